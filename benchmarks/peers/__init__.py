@@ -1,0 +1,1 @@
+"""The programs that tinytale is compared with, each written plainly."""

@@ -1,0 +1,45 @@
+"""`tinytale`: the commands in the order in which a person meets them."""
+
+import sys
+
+import typer
+
+from tinytale_mlx.errors import UserError
+
+from . import chat, evaluate, generate, info, recipes, train
+
+app = typer.Typer(
+    name="tinytale",
+    help="Train, tune, align and talk to a small language model on an 8 GB Mac, in MLX.\n\n"
+    "Start with `tinytale train`, then `tinytale chat`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command()(train.train)
+app.command()(chat.chat)
+app.command()(generate.generate)
+app.command(name="eval")(evaluate.evaluate)
+app.command()(info.info)
+app.command()(recipes.recipes)
+
+
+def main() -> None:
+    """Run a command. What the user can mend becomes one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"tinytale: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("tinytale: stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `tinytale recipes | head -1`
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Options that several commands share, and how they print JSON."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.", envvar="TINYTALE_RUNS")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key of the recipe, such as train.steps=500."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same text.")]
+Model = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="A run, by name or path, or a model directory. Default: the latest run."),
+]
+Temperature = Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy. Default: the recipe's.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among the k likeliest tokens; 0 for all.")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Choose among the likeliest tokens that sum to p.")]
+MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", "-m", help="Stop after so many tokens.")]
+
+
+def print_json(content: dict[str, Any]) -> None:
+    print(json.dumps({key: _plain(value) for key, value in content.items()}, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no infinity and no not-a-number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def size(count: float) -> str:
+    """17306496 as 17.3M."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{unit}"
+    return f"{count:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """754 as 12:34, 7540 as 2:05:40."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,37 @@
+"""`tinytale recipes`: the list."""
+
+from rich.console import Console
+from rich.table import Table
+
+from .options import Json, print_json, size
+
+
+def recipes(json: Json = False) -> None:
+    """The built-in recipes, with sizes. A recipe is a short YAML file; yours can be one too."""
+    from tinytale_mlx import recipe_files, stages
+    from tinytale_mlx.models.transformer import count_parameters
+
+    found = {}
+    for name in recipe_files.names():
+        recipe = recipe_files.load(name)
+        found[name] = {
+            "parameters": count_parameters(stages.blueprint(recipe)),
+            "context": recipe.model.context,
+            "vocab_size": recipe.model.vocab_size or recipe.tokenizer.vocab_size,
+            "data": recipe.data.source,
+            "description": recipe.description,
+        }
+    if json:
+        print_json({"recipes": found})
+        return
+    table = Table("recipe", "parameters", "context", "vocabulary", "data", "what it is", box=None, header_style="bold")
+    for name, facts in found.items():
+        table.add_row(
+            name,
+            size(facts["parameters"]),
+            str(facts["context"]),
+            f"{facts['vocab_size']:,}",
+            str(facts["data"]),
+            facts["description"],
+        )
+    Console(highlight=False).print(table)

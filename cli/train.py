@@ -1,0 +1,91 @@
+"""`tinytale train`: from a recipe to a model, with a live view, and safe to stop at any moment."""
+
+from typing import Annotated
+
+import typer
+
+from tinytale_mlx import recipe_files, run
+from tinytale_mlx.recipe import Recipe
+
+from .options import Json, Runs, Set, print_json
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A built-in recipe (see `tinytale recipes`) or a YAML file. Default: tale, the demo."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", "-d", help="Train on your own text: a .txt, .jsonl or .json file, a folder or a glob."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: the recipe's.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run --name, or with the latest, from its last checkpoint.")
+    ] = False,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps; short for --set train.steps=N.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences per micro-batch.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order of data, dropout and samples.")] = None,
+    set_: Set = None,
+    runs: Runs = run.ROOT,
+    json: Json = False,
+) -> None:
+    """Train a tokenizer and a model, print what it writes, and leave a model directory.
+
+    Without arguments this trains the demo on embedded tales: a few minutes, no download.
+
+    Examples:
+
+        tinytale train
+
+        tinytale train --data my-book.txt --name book
+
+        tinytale train tiny-tale --data stories/ --set train.steps=5000
+
+        tinytale train --resume
+    """
+    from tinytale_mlx import stages
+
+    from .train_view import StopSignals, TrainView
+
+    overrides = [
+        *(set_ or []),
+        *(f"{key}={value}" for key, value in _flags(steps, batch_size, learning_rate, seed).items()),
+    ]
+    wanted = _recipe(recipe, data, overrides, resume, name, runs)
+    with StopSignals() as signals, TrainView(wanted, quiet=json, on_start=signals.arm) as view:
+        result = stages.train(wanted, name, resume, runs, view.notify, signals.requested)
+    if json:
+        print_json(result.to_json())
+    else:
+        view.finish(result)
+    if result.status == "interrupted":
+        raise typer.Exit(signals.exit_code)
+
+
+def _flags(
+    steps: int | None, batch_size: int | None, learning_rate: float | None, seed: int | None
+) -> dict[str, float | int]:
+    given = {
+        "train.steps": steps,
+        "train.batch_size": batch_size,
+        "train.learning_rate": learning_rate,
+        "seed": seed,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _recipe(
+    recipe: str | None, data: list[str] | None, overrides: list[str], resume: bool, name: str | None, runs
+) -> Recipe:
+    """What to train: the recipe with its overrides; a resumed run that gets none keeps its own."""
+    if resume and recipe is None and not data and not overrides:
+        return run.find(name, runs).recipe()
+    wanted = recipe_files.load(recipe or "tale", overrides)
+    if data:
+        source = wanted.data.model_copy(
+            update={"source": data[0] if len(data) == 1 else data, "documents": None, "validation_source": None}
+        )
+        wanted = wanted.model_copy(update={"data": source})
+    return wanted

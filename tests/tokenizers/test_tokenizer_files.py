@@ -1,0 +1,236 @@
+"""Saved tokenizers: read back the same, and read by tokenizers, transformers and mlx-lm with the same ids."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tricky import TRICKY
+
+from tinytale_mlx.tokenizers import (
+    ByteBPE,
+    CharTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
+
+KINDS = {
+    "bpe": lambda corpus: ByteBPE.train(corpus, 600),
+    "bpe-gpt4": lambda corpus: ByteBPE.train(corpus, 600, pattern="gpt4"),
+    "bpe-nfc": lambda corpus: ByteBPE.train(corpus, 600, normalize="NFC"),
+    "bpe-nfkc-lower": lambda corpus: ByteBPE.train(corpus, 600, normalize="NFKC", lowercase=True),
+    "bpe-no-specials": lambda corpus: ByteBPE.train(corpus, 500, special_tokens=[]),
+    "char": lambda corpus: CharTokenizer.train(corpus),
+    "word": lambda corpus: WordTokenizer.train(corpus, 40),
+    "word-cased": lambda corpus: WordTokenizer.train(corpus, 60, lowercase=False),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def saved(request, corpus, tmp_path_factory) -> tuple[Tokenizer, Path]:
+    directory = tmp_path_factory.mktemp(request.param)
+    tokenizer = KINDS[request.param](corpus)
+    tokenizer.save(directory, model_max_length=256)
+    return tokenizer, directory
+
+
+def test_loading_gives_the_same_tokenizer(saved, tmp_path):
+    tokenizer, directory = saved
+    loaded = load_tokenizer(directory)
+    assert type(loaded) is type(tokenizer)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert (loaded.vocab_size, loaded.special_ids) == (tokenizer.vocab_size, tokenizer.special_ids)
+    assert loaded.specials == tokenizer.specials
+    assert loaded.encode_batch(TRICKY) == tokenizer.encode_batch(TRICKY)
+    loaded.save(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (directory / "tokenizer.json").read_bytes()
+    assert sorted(path.name for path in directory.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+
+
+def test_tokenizers_agrees(saved):
+    tokenizer, directory = saved
+    theirs = pytest.importorskip("tokenizers").Tokenizer.from_file(str(directory / "tokenizer.json"))
+    assert theirs.get_vocab_size() == tokenizer.vocab_size
+    for text in [*TRICKY, "".join(TRICKY)]:
+        ids = tokenizer.encode(text)
+        assert theirs.encode(text, add_special_tokens=False).ids == ids
+        for skip in (True, False):
+            assert theirs.decode(ids, skip_special_tokens=skip) == tokenizer.decode(ids, skip_special=skip)
+
+
+def test_tokenizers_writes_the_same_file(saved):
+    _, directory = saved
+    content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    theirs = pytest.importorskip("tokenizers").Tokenizer.from_file(str(directory / "tokenizer.json"))
+    assert json.loads(theirs.to_str()) == content
+
+
+def test_transformers_agrees(saved):
+    tokenizer, directory = saved
+    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    assert len(theirs) == tokenizer.vocab_size
+    assert theirs.model_max_length == 256
+    assert (theirs.pad_token_id, theirs.unk_token_id, theirs.bos_token_id, theirs.eos_token_id) == (
+        tokenizer.pad_id, tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id
+    )  # fmt: skip
+    for text in [*TRICKY, "".join(TRICKY)]:
+        ids = tokenizer.encode(text)
+        assert theirs.encode(text) == ids
+        assert theirs(text)["input_ids"] == ids
+        assert theirs.decode(ids) == tokenizer.decode(ids, skip_special=False)
+
+
+def test_mlx_lm_agrees(saved):
+    tokenizer, directory = saved
+    utils = pytest.importorskip("mlx_lm.tokenizer_utils")
+    theirs = utils.load(directory)
+    for text in TRICKY:
+        ids = tokenizer.encode(text)
+        assert theirs.encode(text) == ids
+        detokenizer = theirs.detokenizer
+        detokenizer.reset()
+        for token_id in ids:
+            detokenizer.add_token(token_id)
+        detokenizer.finalize()
+        # mlx-lm 0.32's streaming detokenizer writes a NUL byte as U+0100.
+        if tokenizer.unk_id not in ids and "<|" not in text and "\0" not in text:
+            assert detokenizer.text.strip() == tokenizer.decode(ids).strip()
+    if tokenizer.eos_id is not None:
+        assert tokenizer.eos_id in theirs.eos_token_ids
+
+
+def test_tokens_with_commas_survive(tmp_path):
+    tokenizer = ByteBPE.train("a,b,,c, ,\n,", 259, min_frequency=1, special_tokens=["<,>"])
+    assert any(b"," in first or b"," in second for first, second in tokenizer.merges)
+    tokenizer.save(tmp_path)
+    assert ByteBPE.load(tmp_path).merges == tokenizer.merges
+    assert ByteBPE.load(tmp_path).encode("a,b,,c, <,>,") == tokenizer.encode("a,b,,c, <,>,")
+
+
+def test_the_fingerprint_changes_with_anything_that_changes_ids(corpus, bpe):
+    others = [
+        ByteBPE.train(corpus, 599),
+        ByteBPE.train(corpus, 600, pattern="gpt4"),
+        ByteBPE(bpe.vocab, bpe.merges, list(bpe.special_ids)[1:]),
+    ]
+    prints = {bpe.fingerprint, *(other.fingerprint for other in others)}
+    assert len(prints) == 4
+    assert ByteBPE(bpe.vocab, bpe.merges, bpe.specials).fingerprint == bpe.fingerprint
+
+
+def test_gpt2_files(shared, tmp_path):
+    gpt2 = ByteBPE.from_gpt2(shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt")
+    assert (gpt2.vocab_size, gpt2.eos_id, gpt2.bos_id) == (50257, 50256, 50256)
+    assert gpt2.encode("Hello world<|endoftext|>") == [15496, 995, 50256]
+    library = pytest.importorskip("tokenizers")
+    theirs = library.ByteLevelBPETokenizer.from_file(
+        str(shared / "gpt2" / "vocab.json"), str(shared / "gpt2" / "merges.txt")
+    )
+    long_texts = [
+        (shared / name).read_text(encoding="utf-8")[:400_000]
+        for name in ("shakespeare/input.txt", "wikitext-2/valid.txt", "gsm8k/test.jsonl")
+    ]
+    for text in [*TRICKY[:-1], *long_texts]:
+        assert gpt2.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+    gpt2.save(tmp_path)
+    assert load_tokenizer(tmp_path).fingerprint == gpt2.fingerprint
+    more = ByteBPE.from_gpt2(shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt", ["<|endoftext|>", "<a>"])
+    assert more.encode("<a>") == [50257]
+
+
+def test_foreign_tokenizers_are_wrapped(tmp_path, corpus):
+    library = pytest.importorskip("tokenizers")
+    theirs = library.Tokenizer(library.models.Unigram())
+    theirs.pre_tokenizer = library.pre_tokenizers.Metaspace()
+    theirs.decoder = library.decoders.Metaspace()
+    trainer = library.trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False
+    )
+    theirs.train_from_iterator(corpus, trainer)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": {"content": "<s>"}, "eos_token": "</s>"}')
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    ours = load_tokenizer(tmp_path)
+    assert (ours.bos_id, ours.eos_id, ours.pad_id, ours.unk_id) == (1, 2, None, None)
+    assert ours.vocab_size == theirs.get_vocab_size()
+    ids = ours.encode("the cat sat</s>")
+    assert ids == theirs.encode("the cat sat</s>").ids
+    assert ids[-1] == 2
+    assert ours.encode("</s>", special=False) != [2]
+    assert ours.decode(ids) == "the cat sat"
+    assert ours.decode_bytes(ids) == b" the cat sat"
+    with pytest.raises(ValueError, match="token id 99999 is not in the vocabulary"):
+        ours.decode([99999])
+    with pytest.raises(ValueError, match="lone surrogate"):
+        ours.encode("\ud83d")
+    ours.save(tmp_path / "again", model_max_length=64)
+    again = load_tokenizer(tmp_path / "again")
+    assert again.fingerprint == ours.fingerprint
+    assert (tmp_path / "again" / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
+def test_a_foreign_byte_level_bpe_is_wrapped(tmp_path, bpe):
+    bpe.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["model"]["ignore_merges"] = True
+    path.write_text(json.dumps(content))
+    wrapped = load_tokenizer(tmp_path)
+    assert type(wrapped).__name__ == "HuggingFaceTokenizer"
+    ids = wrapped.encode("naïve 😀 cat")
+    assert b"".join(map(wrapped.token_bytes, ids)) == "naïve 😀 cat".encode()
+    with pytest.raises(ValueError, match=r"tokenizer\.json holds no byte-level BPE .* way of its own"):
+        ByteBPE.load(tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path, bpe):
+    bpe.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    whole = path.read_text(encoding="utf-8")
+    content = json.loads(whole)
+    no_vocab = {**content, "model": {k: v for k, v in content["model"].items() if k != "vocab"}}
+    odd_merge = {**content, "model": {**content["model"], "merges": [["a", "b", "c"]]}}
+    odd_id = {**content, "model": {**content["model"], "vocab": {**content["model"]["vocab"], "a": "x"}}}
+    damaged = ["", "{", whole[: len(whole) // 2], "[1]", "{}", '{"model": 3}', "\ud83d"]
+    damaged += [json.dumps(c) for c in (no_vocab, odd_merge, odd_id)]
+    for text in damaged:
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        for load in (load_tokenizer, ByteBPE.load, CharTokenizer.load, WordTokenizer.load):
+            with pytest.raises(ValueError, match=r"tokenizer\.json") as error:
+                load(tmp_path)
+            assert "\n" not in str(error.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no tokenizer in .*nowhere"):
+        load_tokenizer(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"cannot read .*tokenizer\.json"):
+        ByteBPE.load(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot read .*vocab\.json"):
+        ByteBPE.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt")
+
+
+def test_a_damaged_gpt2_vocabulary_is_named(tmp_path):
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(ValueError, match=r"merges\.txt .*no token for 255 bytes"):
+        ByteBPE.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt", [])
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, bpe, monkeypatch):
+    bpe.save(tmp_path)
+    before = (tmp_path / "tokenizer.json").read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        ByteBPE.train("other text", 272, min_frequency=1).save(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_train_tokenizer_by_name(corpus, bpe):
+    assert train_tokenizer("bpe", corpus, 600).fingerprint == bpe.fingerprint
+    assert isinstance(train_tokenizer("char", corpus, 1, special_tokens=[]), CharTokenizer)
+    assert isinstance(train_tokenizer("word", corpus, 50), WordTokenizer)
+    with pytest.raises(ValueError, match="unknown kind of tokenizer 'unigram'"):
+        train_tokenizer("unigram", corpus, 50)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""From a model to text: how to choose the next token, and the loop that does it."""

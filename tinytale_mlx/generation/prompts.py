@@ -1,0 +1,27 @@
+"""From what a person writes to the ids that a model continues, and the ids that end its answer."""
+
+from ..tokenizers import Tokenizer
+from ..tokenizers.chat import Message, encode_chat
+from ..tokenizers.special import IM_END, IM_START
+
+
+def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """[BOS] + text: a document that has begun. Without a BOS token an empty text becomes a line break."""
+    if tokenizer.bos_id is None:
+        return tokenizer.encode(text or "\n")
+    return [tokenizer.bos_id, *tokenizer.encode(text)]
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: list[Message]) -> list[int]:
+    """[BOS] + the conversation, up to where the assistant speaks next."""
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return begin + encode_chat(tokenizer, messages, add_generation_prompt=True)
+
+
+def stop_ids(tokenizer: Tokenizer) -> set[int]:
+    """The end of a document, and of a message where the tokenizer has chat markers."""
+    return {i for i in (tokenizer.eos_id, tokenizer.special_ids.get(IM_END)) if i is not None}
+
+
+def has_chat_markers(tokenizer: Tokenizer) -> bool:
+    return IM_START in tokenizer.special_ids and IM_END in tokenizer.special_ids

@@ -1,0 +1,133 @@
+"""The decoder-only transformer: embeddings, a stack of blocks, a head (Radford et al. 2019; Touvron et al. 2023).
+
+Names follow Llama's, so that a checkpoint with that architecture loads in mlx-lm and transformers as it is. Dropout is
+on where a key is given; there is no training mode to forget.
+"""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..recipe import ModelConfig
+from .attention import Attention
+from .cache import KVCache
+from .dropout import dropout, split_key
+from .feedforward import make_feedforward
+from .initialize import initialize
+from .norms import RMSNorm, make_norm
+from .positions import sinusoids
+
+Cache = list[KVCache]
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each around a residual connection."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = make_feedforward(config)
+        self.input_layernorm = make_norm(config, config.hidden_size)
+        self.post_attention_layernorm = make_norm(config, config.hidden_size)
+        self._pre = config.norm_placement == "pre"
+        self._rate = config.residual_dropout
+
+    def __call__(self, x: mx.array, cache: KVCache | None = None, key: mx.array | None = None) -> mx.array:
+        attention_key, first, second = split_key(key, 3)
+        if self._pre:
+            x = x + dropout(self.self_attn(self.input_layernorm(x), cache, attention_key), self._rate, first)
+            return x + dropout(self.mlp(self.post_attention_layernorm(x)), self._rate, second)
+        x = self.input_layernorm(x + dropout(self.self_attn(x, cache, attention_key), self._rate, first))
+        return self.post_attention_layernorm(x + dropout(self.mlp(x), self._rate, second))
+
+
+class Trunk(nn.Module):
+    """Everything below the head: token ids [B, T] to hidden states [B, T, hidden]."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        if config.positions == "learned":
+            self.embed_positions = nn.Embedding(config.context, config.hidden_size)
+        self.layers = [Block(config) for _ in range(config.num_distinct_layers)]
+        if config.norm_placement == "pre":  # a post-norm block ends in a norm of its own
+            self.norm = make_norm(config, config.hidden_size)
+        self._embedding_norm = (
+            RMSNorm(config.hidden_size, config.norm_eps, weight=False) if config.embedding_norm else None
+        )
+        self._config = config
+
+    def __call__(self, ids: mx.array, cache: Cache | None = None, key: mx.array | None = None) -> mx.array:
+        config = self._config
+        keys = split_key(key, 1 + config.layers)
+        x = self._embed(ids, offset=cache[0].offset if cache else 0)
+        x = dropout(x, config.embedding_dropout, keys[0])
+        for i in range(config.layers):
+            block = self.layers[i % config.num_distinct_layers]
+            x = block(x, cache[i] if cache else None, keys[1 + i])
+        return self.norm(x) if config.norm_placement == "pre" else x
+
+    def _embed(self, ids: mx.array, offset: int) -> mx.array:
+        config = self._config
+        x = self.embed_tokens(ids)
+        if config.positions in ("learned", "sinusoidal"):
+            positions = mx.arange(offset, offset + ids.shape[1])
+            if config.positions == "learned":
+                x = x + self.embed_positions(positions)
+            else:  # scaled as in Vaswani et al. 3.4, so that the table does not drown the embeddings
+                x = x * math.sqrt(config.hidden_size) + sinusoids(positions, config.hidden_size).astype(x.dtype)
+        return x if self._embedding_norm is None else self._embedding_norm(x)
+
+
+class Transformer(nn.Module):
+    """A language model: `model(ids)` gives the logits of the next token at every position, [B, T, vocabulary].
+
+    `config.vocab_size` must be set. The weights are drawn from `seed` alone. Learned positions end at the context;
+    reading further raises ValueError.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        super().__init__()
+        if config.vocab_size is None:
+            raise ValueError("model.vocab_size is not set; it comes from the tokenizer")
+        self.model = Trunk(config, config.vocab_size)
+        if not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.config = config
+        initialize(self, config, mx.random.key(seed))
+
+    def __call__(self, ids: mx.array, cache: Cache | None = None, key: mx.array | None = None) -> mx.array:
+        return self.logits(self.hidden(ids, cache, key))
+
+    def hidden(self, ids: mx.array, cache: Cache | None = None, key: mx.array | None = None) -> mx.array:
+        """Hidden states [B, T, hidden], for a loss that makes the logits itself."""
+        self._check_length(ids.shape[1] + (cache[0].offset if cache else 0))
+        return self.model(ids, cache, key)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Hidden states [..., hidden] to logits [..., vocabulary]."""
+        x = self.model.embed_tokens.as_linear(hidden) if self.config.tie_embeddings else self.lm_head(hidden)
+        cap = self.config.logit_softcap
+        return x if cap is None else cap * mx.tanh(x / cap)
+
+    @property
+    def layers(self) -> list[Block]:
+        """One entry per level of depth; a shared block appears as often as it is used."""
+        distinct = self.model.layers
+        return [distinct[i % len(distinct)] for i in range(self.config.layers)]
+
+    def make_cache(self) -> Cache:
+        return [KVCache() for _ in range(self.config.layers)]
+
+    def _check_length(self, length: int) -> None:
+        if self.config.positions == "learned" and length > self.config.context:
+            raise ValueError(
+                f"{length} tokens are more than the {self.config.context} positions that this model has learned"
+            )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Every array counted once. The model need not be evaluated: shapes are enough."""
+    return sum(array.size for _, array in tree_flatten(model.parameters()))

@@ -1,0 +1,204 @@
+"""A recipe says everything about a run: data, tokenizer, model, training, generation. Nothing else does.
+
+The sections below are strict pydantic models: a key that is not here is refused with the nearest name that is,
+a value of the wrong type is refused too. `recipe_files.py` reads them from YAML and applies `--set a.b=c`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DataRecipe(Section):
+    """Where the documents come from and how they become training and validation tokens."""
+
+    source: str | list[str] = "tales"
+    """`tales` (embedded), a file, a folder, a glob, or a Hugging Face data set; or a list of them."""
+    documents: PositiveInt | None = None
+    """At most this many documents; for `tales`, how many to write."""
+    field: str = "text"
+    """The field of a JSON, CSV or data-set row that holds the text."""
+    validation: Fraction = 0.05
+    """Share of the documents held out, chosen by a hash of their text; of a single document, its end."""
+    validation_source: str | list[str] | None = None
+    """A source of its own for validation; then `validation` is not used."""
+    invalid_utf8: Literal["refuse", "replace"] = "refuse"
+
+
+class TokenizerRecipe(Section):
+    kind: Literal["bpe", "char", "word", "directory"] = "bpe"
+    vocab_size: PositiveInt = 4096
+    """Special tokens included. A character tokenizer has as many as the text holds."""
+    path: str | None = None
+    """For `directory`: a folder with a saved tokenizer, used as it is."""
+    special_tokens: list[str] | None = None
+    """Instead of the standard ones (pad, unk, bos, eos and the chat markers)."""
+
+    @model_validator(mode="after")
+    def _path_belongs_to_directory(self) -> "TokenizerRecipe":
+        if (self.kind == "directory") != (self.path is not None):
+            raise ValueError("tokenizer.path goes with tokenizer.kind: directory, and only with it")
+        return self
+
+
+class RopeScaling(Section):
+    """Stretches RoPE beyond the trained context (Chen et al. 2023, position interpolation; Llama 3; Peng et al. 2023)."""
+
+    type: Literal["linear", "llama3", "yarn"]
+    factor: Annotated[float, Field(gt=1)]
+    original_context: PositiveInt
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+
+
+class ModelConfig(Section):
+    """The shape of a decoder-only transformer. `vocab_size` is filled in from the tokenizer when left out."""
+
+    hidden_size: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    context: PositiveInt
+    intermediate_size: PositiveInt
+    vocab_size: PositiveInt | None = None
+    kv_heads: PositiveInt | None = None
+    """Fewer than `heads` is grouped-query attention (Ainslie et al. 2023); left out, as many as `heads`."""
+    head_dim: PositiveInt | None = None
+    distinct_layers: PositiveInt | None = None
+    """Parameter sharing across depth (Lan et al. 2019): layer i uses block i mod `distinct_layers`."""
+
+    positions: Literal["rope", "learned", "sinusoidal", "t5", "alibi", "none"] = "rope"
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+
+    attention: Literal["fused", "manual"] = "fused"
+    """`manual` is the same mathematics spelled out; with attention dropout it is used in training either way."""
+    qk_norm: bool = False
+    sliding_window: PositiveInt | None = None
+    """Each token sees itself and the `sliding_window - 1` before it."""
+
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_placement: Literal["pre", "post"] = "pre"
+    norm_eps: float = 1e-5
+    norm_weight: bool = True
+    norm_bias: bool = True
+    """For LayerNorm only; RMSNorm has none."""
+    embedding_norm: bool = False
+
+    activation: Literal["swiglu", "gelu", "gelu_tanh", "silu", "relu", "relu2"] = "swiglu"
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+    embedding_dropout: Fraction = 0.0
+    attention_dropout: Fraction = 0.0
+    residual_dropout: Fraction = 0.0
+
+    tie_embeddings: bool = True
+    logit_softcap: Annotated[float, Field(gt=0)] | None = None
+
+    init: Literal["normal", "fan_in"] = "normal"
+    """Every matrix from N(0, `init_std`²), or from N(0, 1/fan-in)."""
+    init_std: Annotated[float, Field(gt=0)] = 0.02
+    residual_init: Literal["scaled", "same", "zero"] = "scaled"
+    """Output projections: `init_std`/√(2·layers) (GPT-2), like the other matrices, or zero."""
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.kv_heads or self.heads
+
+    @property
+    def size_per_head(self) -> int:
+        return self.head_dim or self.hidden_size // self.heads
+
+    @property
+    def num_distinct_layers(self) -> int:
+        return self.distinct_layers or self.layers
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> "ModelConfig":
+        if self.head_dim is None and self.hidden_size % self.heads:
+            raise ValueError(
+                f"model.hidden_size {self.hidden_size} is not divisible by model.heads {self.heads}; "
+                f"the nearest widths that are: {self._nearest_widths()}"
+            )
+        if self.heads % self.num_kv_heads:
+            raise ValueError(f"model.heads {self.heads} is not a multiple of model.kv_heads {self.kv_heads}")
+        if self.positions == "rope" and self.size_per_head % 2:
+            raise ValueError(f"RoPE needs an even head size, and this one is {self.size_per_head}")
+        if self.rope_scaling and self.positions != "rope":
+            raise ValueError(f"model.rope_scaling needs model.positions: rope, not {self.positions}")
+        if self.layers % self.num_distinct_layers:
+            raise ValueError(
+                f"model.layers {self.layers} is not a multiple of model.distinct_layers {self.distinct_layers}"
+            )
+        return self
+
+    def _nearest_widths(self) -> str:
+        below = self.hidden_size // self.heads * self.heads
+        return " and ".join(str(width) for width in (below, below + self.heads) if width)
+
+
+class TrainRecipe(Section):
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 8
+    """Sequences per micro-batch."""
+    accumulate: PositiveInt = 1
+    """Micro-batches per optimiser step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    decay_steps: PositiveInt | None = None
+    """Where the schedule reaches its floor; left out, the last step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled, on matrices only (Loshchilov & Hutter 2019)."""
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    validate_every: PositiveInt = 200
+    validation_batches: PositiveInt | None = None
+    """Of the validation windows, at most this many batches; left out, all of them."""
+    save_every: PositiveInt = 200
+    keep_checkpoints: PositiveInt = 2
+    sample_every: PositiveInt = 200
+    log_every: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "TrainRecipe":
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError("train.min_learning_rate is above train.learning_rate")
+        if self.warmup_steps >= (self.decay_steps or self.steps) and self.schedule != "constant":
+            raise ValueError(
+                f"train.warmup_steps {self.warmup_steps} leaves no step for the {self.schedule} schedule "
+                f"that ends at step {self.decay_steps or self.steps}"
+            )
+        return self
+
+
+class GenerateRecipe(Section):
+    """Sampling defaults that travel with the model."""
+
+    prompts: list[str] = [""]
+    """What the samples shown during and after training start with; an empty prompt starts a new document."""
+    max_new_tokens: PositiveInt = 200
+    temperature: Annotated[float, Field(ge=0)] = 0.8
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+
+
+class Recipe(Section):
+    name: str
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataRecipe = DataRecipe()
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    model: ModelConfig
+    train: TrainRecipe = TrainRecipe()
+    generate: GenerateRecipe = GenerateRecipe()

@@ -1,0 +1,169 @@
+"""What every tokenizer promises, whichever way it cuts text: the only view of it that the rest of tinytale
+has.
+"""
+
+import codecs
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import UserError
+from .files import config_json, write_json
+from .special import SpecialTokens
+from .splitting import regroup
+from .trie import SpecialSplitter
+
+
+class Tokenizer(ABC):
+    """Text to ids and back.
+
+    Ids run from 0 to `vocab_size` - 1 without a gap. `encode` never adds a special token of its own; put
+    `bos_id` and `eos_id` where you want them. It does turn a special token *written in the text* into its one
+    id; for text by strangers pass `special=False`, and "<|eos|>" is seven ordinary characters.
+
+    A subclass fills in `_encode_plain`, `token_bytes`, `_to_json` and `load`.
+    """
+
+    specials: SpecialTokens
+    special_ids: dict[str, int]
+
+    def __init__(self, specials: SpecialTokens, special_ids: dict[str, int]) -> None:
+        self.specials = specials
+        self.special_ids = special_ids
+        self._special_names = {number: name for name, number in special_ids.items()}
+        self._splitter = SpecialSplitter(special_ids)
+
+    # ------------------------------------------------------------------ text to ids
+    @abstractmethod
+    def _encode_plain(self, text: str) -> list[int]:
+        """The ids of text in which special tokens mean nothing special."""
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of `text`. Raises ValueError for text that has none: lone surrogates, or unknown without an
+        unk token.
+        """
+        if not special or not self.special_ids:
+            return self._encode_plain(text)
+        ids: list[int] = []
+        for piece, is_special in self._splitter.split(text):
+            if is_special:
+                ids.append(self.special_ids[piece])
+            else:
+                ids += self._encode_plain(piece)
+        return ids
+
+    def encode_batch(self, texts: Iterable[str], *, special: bool = True) -> list[list[int]]:
+        """The ids of each text on its own."""
+        return [self.encode(text, special=special) for text in texts]
+
+    def encode_iterable(self, texts: Iterable[str], *, special: bool = True) -> Iterator[int]:
+        """The ids of the *joined* texts one by one, in constant memory: pass an open file, or any chunks of a
+        long text.
+        """
+        for piece in regroup(texts, self.special_ids if special else ()):
+            yield from self.encode(piece, special=special)
+
+    # ------------------------------------------------------------------ ids to text
+    @abstractmethod
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token writes, in UTF-8; b"" for special tokens. ValueError for an id that is not in the
+        vocabulary.
+        """
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
+        """The bytes of any sequence of ids; special tokens are left out, or written by name."""
+        if skip_special:
+            return b"".join(map(self.token_bytes, ids))
+        names = self._special_names
+        return b"".join(names[i].encode() if i in names else self.token_bytes(i) for i in ids)
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of any sequence of ids; bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids, skip_special=skip_special).decode("utf-8", errors="replace")
+
+    # ------------------------------------------------------------------ facts
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+
+    @property
+    def pad_id(self) -> int | None:
+        return self._role(self.specials.pad)
+
+    @property
+    def unk_id(self) -> int | None:
+        return self._role(self.specials.unk)
+
+    @property
+    def bos_id(self) -> int | None:
+        return self._role(self.specials.bos)
+
+    @property
+    def eos_id(self) -> int | None:
+        return self._role(self.specials.eos)
+
+    def _role(self, name: str | None) -> int | None:
+        return None if name is None else self.special_ids[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the ids: equal for equal tokenizers, across saving and
+        loading.
+        """
+        content = json.dumps([self._to_json(), self.specials.roles], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    # ------------------------------------------------------------------ files
+    @abstractmethod
+    def _to_json(self) -> dict[str, Any]:
+        """The content of tokenizer.json."""
+
+    def save(self, directory: str | Path, *, model_max_length: int | None = None) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which transformers, tokenizers and mlx-lm load with
+        the same ids.
+        """
+        directory = Path(directory)
+        write_json(directory / "tokenizer.json", self._to_json())
+        write_json(directory / "tokenizer_config.json", config_json(self.specials, model_max_length))
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: str | Path) -> Self:
+        """Read what `save` wrote. ValueError, naming the file, if it is missing, truncated or something
+        else.
+        """
+
+
+def check_id(token_id: int, vocab_size: int) -> UserError:
+    """The error for an id that is not in the vocabulary."""
+    return UserError(f"token id {token_id} is not in the vocabulary; ids run from 0 to {vocab_size - 1}")
+
+
+def check_contiguous(ids: Sequence[int]) -> None:
+    """Refuse a vocabulary whose ids are not exactly 0 to n - 1."""
+    if sorted(ids) != list(range(len(ids))):
+        raise UserError(f"the ids of {len(ids)} tokens must be 0 to {len(ids) - 1}, each once")
+
+
+class StreamDecoder:
+    """Text from ids as they arrive, one by one; never half a character.
+
+    `add` returns what is complete so far (often ""), `flush` what is left at the end, a broken character as
+    U+FFFD.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def add(self, token_id: int) -> str:
+        return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+
+    def flush(self) -> str:
+        text = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return text

@@ -1,0 +1,102 @@
+"""Any other tokenizer that Hugging Face's `tokenizers` library can read, behind our interface."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Self
+
+from tokenizers import Tokenizer as RustTokenizer
+
+from ..errors import UserError
+from .base import Tokenizer, check_id
+from .byte_level import from_written
+from .files import read_json, read_specials, reading, write_json
+
+_HEX_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A `tokenizers.Tokenizer` with the roles of its special tokens and, if it came with one, its chat
+    template.
+
+    Two promises are weaker here than elsewhere: `vocab_size` is the highest id plus one although ids may be
+    missing below it, and `encode_iterable` equals `encode` of the joined text only where a space starts a new
+    word in that tokenizer.
+    """
+
+    def __init__(self, backend: RustTokenizer, directory: Path) -> None:
+        """`directory` is where tokenizer_config.json and chat_template.jinja are looked for."""
+        self._backend = backend
+        self._config = _optional_json(directory / "tokenizer_config.json")
+        template = directory / "chat_template.jinja"
+        self._template = template.read_text(encoding="utf-8") if template.exists() else None
+        added = backend.get_added_tokens_decoder()
+        self._added = {number: token.content for number, token in added.items()}
+        special_ids = {token.content: number for number, token in sorted(added.items()) if token.special}
+        super().__init__(read_specials(directory, tuple(special_ids)), special_ids)
+        self._size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        self._byte_level = '"ByteLevel"' in json.dumps(self._to_json()["decoder"])
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return self.encode(text, special=False)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        # The library's name for: special tokens are plain text.
+        self._backend.encode_special_tokens = not special
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError):
+            raise UserError("the text holds a lone surrogate, which is no character") from None
+
+    def decode(self, ids: Any, *, skip_special: bool = True) -> str:
+        ids = list(ids)
+        for token_id in ids:
+            if not 0 <= token_id < self._size:
+                raise check_id(token_id, self._size)
+        return self._backend.decode(ids, skip_special_tokens=skip_special)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._size
+
+    def token_bytes(self, token_id: int) -> bytes:
+        if not 0 <= token_id < self._size:
+            raise check_id(token_id, self._size)
+        name = self._backend.id_to_token(int(token_id))
+        if name is None or token_id in self._special_names:
+            return b""
+        if token_id in self._added:
+            return name.encode()
+        if self._byte_level:
+            return from_written(name)
+        if match := _HEX_BYTE.fullmatch(name):  # SentencePiece's byte fallback
+            return bytes.fromhex(match[1])
+        return name.replace("▁", " ").encode()
+
+    def _to_json(self) -> dict[str, Any]:
+        return json.loads(self._backend.to_str())
+
+    def save(self, directory: str | Path, *, model_max_length: int | None = None) -> None:
+        directory = Path(directory)
+        write_json(directory / "tokenizer.json", self._to_json())
+        longest = {} if model_max_length is None else {"model_max_length": model_max_length}
+        write_json(directory / "tokenizer_config.json", self._config | longest)
+        if self._template is not None:
+            (directory / "chat_template.jinja").write_text(self._template, encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        path = Path(directory) / "tokenizer.json"
+        content = json.dumps(read_json(path))
+        with reading(path, "tokenizer"):
+            try:
+                backend = RustTokenizer.from_str(content)
+            except Exception as error:  # the library raises nothing narrower
+                raise UserError(str(error)) from None
+            backend.no_truncation()
+            backend.no_padding()
+            return cls(backend, path.parent)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

@@ -1,0 +1,73 @@
+"""The special tokens of a vocabulary: their names in id order, and which of them pad, begin and end a
+text.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import UserError
+
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+
+# Names by which other tokenizers call the same thing, so that a plain list of names is enough to find the
+# roles.
+_KNOWN_NAMES = {
+    "pad": ("<|pad|>", "<pad>", "[PAD]", "<PAD>"),
+    "unk": ("<|unk|>", "<unk>", "[UNK]", "<UNK>"),
+    "bos": ("<|bos|>", "<s>", "[BOS]", "<BOS>", "<|endoftext|>"),
+    "eos": ("<|eos|>", "</s>", "[EOS]", "<EOS>", "<|endoftext|>"),
+}
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Names in the order of their ids, and the role of those that have one.
+
+    `SpecialTokens(("[PAD]", "[END]"), pad="[PAD]", eos="[END]")` gives names of your own a role.
+    """
+
+    names: tuple[str, ...] = ()
+    pad: str | None = None
+    unk: str | None = None
+    bos: str | None = None
+    eos: str | None = None
+
+    def __post_init__(self) -> None:
+        repeated = {name for name in self.names if self.names.count(name) > 1}
+        if repeated:
+            raise UserError(f"special token {min(repeated)!r} is listed twice; each needs a name of its own")
+        if "" in self.names:
+            raise UserError("a special token cannot be the empty string")
+        for role, name in self.roles.items():
+            if name not in self.names:
+                raise UserError(f"the {role} token {name!r} is not among {list(self.names)}")
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role (pad, unk, bos, eos) to name, for the roles that are filled."""
+        named = {"pad": self.pad, "unk": self.unk, "bos": self.bos, "eos": self.eos}
+        return {role: name for role, name in named.items() if name is not None}
+
+    @classmethod
+    def standard(cls, reserved: int = 2, extra: Iterable[str] = ()) -> "SpecialTokens":
+        """Ids 0 to 3 pad, unk, bos, eos; 4 and 5 the chat markers; then `reserved` spare tokens; then
+        `extra`.
+
+        A reserved token costs one embedding row and can be given a meaning after training.
+        """
+        spare = tuple(f"<|reserved_{i}|>" for i in range(reserved))
+        roles = ("<|pad|>", "<|unk|>", "<|bos|>", "<|eos|>")
+        return cls((*roles, IM_START, IM_END, *spare, *extra), *roles)
+
+    @classmethod
+    def of(cls, tokens: "SpecialTokens | Iterable[str] | None") -> "SpecialTokens":
+        """What a caller may pass: nothing (the standard ones), names (well-known ones take their role), or
+        the thing itself.
+        """
+        if tokens is None:
+            return cls.standard()
+        if isinstance(tokens, SpecialTokens):
+            return tokens
+        names = tuple(tokens)
+        found = {role: next((n for n in known if n in names), None) for role, known in _KNOWN_NAMES.items()}
+        return cls(names, **found)

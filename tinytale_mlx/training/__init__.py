@@ -1,0 +1,1 @@
+"""The training engine: losses, optimisers, schedules, one step, the loop, checkpoints."""

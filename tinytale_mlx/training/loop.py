@@ -1,0 +1,117 @@
+"""The training loop. It knows steps, and when to do what; what that is comes in as functions.
+
+Batches, learning rate and dropout keys are functions of (seed, step), so a loop that starts at step 500 with the
+checkpoint of step 500 goes on exactly as if it had never stopped.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from ..data.batches import Batch
+from ..errors import UserError
+from ..randomness import key
+from ..recipe import TrainRecipe
+from .schedules import learning_rate
+from .step import Step
+
+
+@dataclass
+class Progress:
+    """What a checkpoint remembers beside weights and optimiser."""
+
+    step: int = 0
+    """Steps done."""
+    tokens: int = 0
+    seconds: float = 0.0
+    """Spent in steps, over all sessions; validation and samples not counted."""
+    train_loss: float = math.nan
+    val_loss: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: None if value != value else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Progress":
+        return cls(**{name: math.nan if value is None else value for name, value in content.items()})
+
+
+@dataclass
+class Hooks:
+    """What happens around the steps. `log` gets one flat dictionary per event."""
+
+    log: Callable[[dict[str, Any]], None]
+    evaluate: Callable[[], dict[str, float]]
+    """The validation figures, `val_loss` among them."""
+    sample: Callable[[int], str]
+    save: Callable[[Progress], None]
+    stop_requested: Callable[[], bool] = lambda: False
+
+
+def train(
+    step: Step, batch_at: Callable[[int], Batch], train: TrainRecipe, seed: int, progress: Progress, hooks: Hooks
+) -> Literal["finished", "interrupted"]:
+    """Run from `progress.step` to `train.steps`, or until a stop is requested; either way the end is saved.
+
+    Raises UserError when the loss is no longer finite; the last checkpoint then is from before that.
+    """
+    window = _Window()
+    while progress.step < train.steps:
+        number = progress.step
+        started = time.perf_counter()
+        rate = learning_rate(number, train)
+        batches = (batch_at(number * train.accumulate + i) for i in range(train.accumulate))
+        result = step(batches, rate, key(seed, "dropout", number))
+        if not (math.isfinite(result.nats) and math.isfinite(result.grad_norm)):
+            raise UserError(
+                f"the loss became {result.nats / max(result.tokens, 1):.3g} at step {number + 1} (gradient norm "
+                f"{result.grad_norm:.3g}), so training stopped; try a lower train.learning_rate than {train.learning_rate:g}"
+            )
+        progress.step += 1
+        progress.tokens += int(result.tokens)
+        progress.seconds += time.perf_counter() - started
+        window.add(result.nats, result.tokens, time.perf_counter() - started)
+
+        stopping = hooks.stop_requested()
+        done = progress.step == train.steps
+        if progress.step % train.log_every == 0 or done or stopping:
+            progress.train_loss = window.loss
+            hooks.log(
+                {"event": "step", "step": progress.step, "loss": window.loss, "learning_rate": rate}
+                | {"grad_norm": result.grad_norm, "tokens": progress.tokens, "seconds": progress.seconds}
+                | {"tokens_per_second": window.speed, "peak_memory_bytes": mx.get_peak_memory()}
+            )
+            window = _Window()
+        if (progress.step % train.validate_every == 0 and not stopping) or done:
+            figures = hooks.evaluate()
+            progress.val_loss = figures["val_loss"]
+            hooks.log({"event": "validation", "step": progress.step, "tokens": progress.tokens, **figures})
+        if progress.step % train.sample_every == 0 and not stopping and not done:
+            hooks.log({"event": "sample", "step": progress.step, "text": hooks.sample(progress.step)})
+        if progress.step % train.save_every == 0 or done or stopping:
+            hooks.save(progress)
+        if stopping and not done:
+            return "interrupted"
+    return "finished"
+
+
+class _Window:
+    """Sums since the last log line."""
+
+    def __init__(self) -> None:
+        self.nats = self.tokens = self.seconds = 0.0
+
+    def add(self, nats: float, tokens: float, seconds: float) -> None:
+        self.nats, self.tokens, self.seconds = self.nats + nats, self.tokens + tokens, self.seconds + seconds
+
+    @property
+    def loss(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.seconds
