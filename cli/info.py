@@ -36,7 +36,8 @@ def info(
     console = Console(highlight=False)
     for key, value in facts.items():
         if key != "shapes":
-            console.print(f"[bold]{key.replace('_', ' '):>22}[/bold]  {value:,}" if isinstance(value, int) else f"[bold]{key.replace('_', ' '):>22}[/bold]  {value}")
+            text = f"{value:,}" if isinstance(value, int) else value
+            console.print(f"[bold]{key.replace('_', ' '):>22}[/bold]  {text}")
     table = Table("parameter", "shape", "count", box=None, header_style="dim")
     for name, shape, count in facts["shapes"]:
         table.add_row(name, " x ".join(map(str, shape)), f"{count:,}")

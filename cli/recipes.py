@@ -24,14 +24,17 @@ def recipes(json: Json = False) -> None:
     if json:
         print_json({"recipes": found})
         return
-    table = Table("recipe", "parameters", "context", "vocabulary", "data", "what it is", box=None, header_style="bold")
+    table = Table("recipe", "parameters", "context", "vocabulary", "data", box=None, header_style="bold")
     for name, facts in found.items():
         table.add_row(
-            name,
+            f"[bold]{name}[/bold]",
             size(facts["parameters"]),
             str(facts["context"]),
             f"{facts['vocab_size']:,}",
             str(facts["data"]),
-            facts["description"],
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print()
+    for name, facts in found.items():
+        console.print(f"[bold]{name}[/bold]: {facts['description']}")

@@ -130,9 +130,8 @@ class TrainView:
             return
         for text in result.samples:
             self.console.print(Panel(escape(text.strip()), title=f"after {progress.step} steps", border_style="green"))
-        speed = progress.tokens / progress.seconds if progress.seconds else 0
         self.console.print(
             f"validation loss {result.figures['val_loss']:.3f}, {result.figures['val_bits_per_byte']:.3f} bits per byte; "
-            f"{size(progress.tokens)} tokens in {duration(progress.seconds)} ({speed:,.0f} tokens/s)"
+            f"{size(progress.tokens)} tokens in {duration(progress.seconds)} ({progress.tokens_per_second:,.0f} tokens/s)"
         )
         self.console.print(f"the model is in {result.run.model}; now try:\n  [bold]tinytale chat[/bold]")

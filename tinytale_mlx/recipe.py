@@ -150,6 +150,8 @@ class TrainRecipe(Section):
     """Sequences per micro-batch."""
     accumulate: PositiveInt = 1
     """Micro-batches per optimiser step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` moves the matrices inside the blocks by orthogonal steps; everything else stays with AdamW."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0

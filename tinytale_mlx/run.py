@@ -126,7 +126,7 @@ def new(name: str | None, recipe: Recipe, root: Path = ROOT) -> Run:
         raise UserError(f"a run's name is made of letters, digits, dots, dashes and underscores, not {name!r}")
     run = Run(root / name)
     if run.path.exists():
-        raise UserError(f"the run {run.path} exists; continue it with `tinytale train --resume {name}`, or pick another --name")
+        raise UserError(f"the run {run.path} exists; continue it with `tinytale train --resume --name {name}`, or pick another --name")
     return run
 
 

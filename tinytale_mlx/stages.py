@@ -60,7 +60,7 @@ class TrainResult:
             "val_loss": self.figures.get("val_loss"),
             "val_perplexity": self.figures.get("val_perplexity"),
             "val_bits_per_byte": self.figures.get("val_bits_per_byte"),
-            "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+            "tokens_per_second": progress.tokens_per_second,
             "seconds": progress.seconds,
             "peak_memory_bytes": mx.get_peak_memory(),
         }
@@ -108,12 +108,12 @@ def _train(this: Run, recipe: Recipe, notify: Notify, stop_requested: Callable[[
     shards = open_or_prepare(recipe.data, tokenizer, this.data, recipe.seed)
     model = build_model(recipe, tokenizer)
     optimizer = make_optimizer(recipe.train)
-    step = Step(model, optimizer, recipe.train.max_grad_norm)
-    batches = Batches(shards.train.tokens, recipe.model.context, recipe.train.batch_size, recipe.seed)
-    held_out = ValidationSet(recipe, shards, tokenizer)
     progress = Progress()
     if saved := checkpoint.all_checkpoints(this.checkpoints):
         progress = Progress.from_json(checkpoint.load(saved[-1], model, optimizer)["progress"])
+    step = Step(model, optimizer, recipe.train.max_grad_norm)
+    batches = Batches(shards.train.tokens, recipe.model.context, recipe.train.batch_size, recipe.seed)
+    held_out = ValidationSet(recipe, shards, tokenizer)
 
     def log(event: dict[str, Any]) -> None:
         this.log(event)

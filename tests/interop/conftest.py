@@ -1,5 +1,7 @@
 """A small model for each layout, with weights large enough that a mistake shows in the logits."""
 
+from typing import Any
+
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
@@ -8,7 +10,9 @@ from tinytale_mlx.models import Transformer
 from tinytale_mlx.recipe import ModelConfig, RopeScaling
 from tinytale_mlx.tokenizers import CharTokenizer, Tokenizer
 
-SMALL = {"hidden_size": 32, "layers": 2, "heads": 4, "context": 64, "intermediate_size": 48, "vocab_size": 40}
+SMALL: dict[str, Any] = {
+    "hidden_size": 32, "layers": 2, "heads": 4, "context": 64, "intermediate_size": 48, "vocab_size": 40
+}  # fmt: skip
 GPT2 = {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "intermediate_size": 128}
 NANOCHAT = {"activation": "relu2", "qk_norm": True, "embedding_norm": True, "norm_weight": False,
             "tie_embeddings": False, "logit_softcap": 15.0}  # fmt: skip
@@ -18,7 +22,7 @@ YARN = RopeScaling(type="yarn", factor=2.0, original_context=32)
 LINEAR = RopeScaling(type="linear", factor=2.0, original_context=32)
 
 # Name of the layout, then what is special.
-SAMPLES: dict[str, dict] = {
+SAMPLES: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama-gqa-untied": {"kv_heads": 2, "tie_embeddings": False, "rope_theta": 50000.0},
     "llama-biases": BIASES,
@@ -61,10 +65,10 @@ def tokenizer() -> Tokenizer:
 def make_model(config: ModelConfig) -> Transformer:
     """Every parameter random: biases of 0 and norm weights of 1 would hide mistakes."""
     model = Transformer(config)
-    arrays = tree_flatten(model.parameters())
+    arrays = dict(tree_flatten(model.parameters()))
     keys = mx.random.split(mx.random.key(7), len(arrays))
     weights = []
-    for (name, array), key in zip(arrays, keys, strict=True):
+    for (name, array), key in zip(arrays.items(), keys, strict=True):
         noise = mx.random.normal(array.shape, key=key)
         weights.append((name, 1 + 0.3 * noise if name.endswith("norm.weight") else 0.15 * noise))
     model.load_weights(weights)

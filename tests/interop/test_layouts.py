@@ -1,5 +1,7 @@
 """The table of layouts: each requirement matters and has the right words; strangers' config.json."""
 
+from typing import Any
+
 import mlx.core as mx
 import pytest
 from mlx_lm.models.rope_utils import initialize_rope
@@ -11,22 +13,25 @@ from tinytale_mlx.interop.spelling import rope_scaling_json
 from tinytale_mlx.models.positions import Rope
 from tinytale_mlx.recipe import ModelConfig, RopeScaling
 
-BASE = {"hidden_size": 32, "layers": 2, "heads": 4, "context": 64, "intermediate_size": 48, "vocab_size": 40}
+BASE: dict[str, Any] = {
+    "hidden_size": 32, "layers": 2, "heads": 4, "context": 64, "intermediate_size": 48, "vocab_size": 40,
+}  # fmt: skip
 NEAREST = {
     "llama": BASE,
     "qwen3": BASE | {"qk_norm": True},
-    "gpt2": BASE | {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh",
-                    "intermediate_size": 128},
-    "nanochat": BASE | {"activation": "relu2", "qk_norm": True, "embedding_norm": True, "norm_weight": False,
-                        "tie_embeddings": False, "logit_softcap": 15.0},
-}  # fmt: skip
+    "gpt2": BASE
+    | {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "intermediate_size": 128},
+    "nanochat": BASE
+    | {"activation": "relu2", "qk_norm": True, "embedding_norm": True, "norm_weight": False}
+    | {"tie_embeddings": False, "logit_softcap": 15.0},
+}
 BROKEN_YARN = RopeScaling(type="yarn", factor=2.0, original_context=1)
 BROKEN_LLAMA3 = RopeScaling(
     type="llama3", factor=2.0, original_context=32, low_freq_factor=4.0, high_freq_factor=1.0
 )
 
 
-def broken(kind: str, **changes: object) -> ModelConfig:
+def broken(kind: str, **changes: Any) -> ModelConfig:
     return ModelConfig(**NEAREST[kind] | changes)
 
 
@@ -37,7 +42,8 @@ VIOLATIONS: list[tuple[str, dict, str]] = [
     ("llama", {"sliding_window": 8}, "Llama has no sliding window"),
     ("llama", {"positions": "t5"}, "Llama has rotary positions only"),
     ("llama", {"positions": "none"}, "Llama has rotary positions only"),
-    ("llama", {"rope_scaling": BROKEN_YARN, "rope_theta": 10.0}, "Llama has other frequencies for this rope_scaling"),
+    ("llama", {"rope_scaling": BROKEN_YARN, "rope_theta": 10.0},
+     "Llama has other frequencies for this rope_scaling"),
     ("llama", {"rope_scaling": BROKEN_LLAMA3}, "Llama has other frequencies for this rope_scaling"),
     ("llama", {"norm": "layernorm"}, "Llama has RMSNorm only"),
     ("llama", {"embedding_norm": True}, "Llama has no norm after the embedding"),

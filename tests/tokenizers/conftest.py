@@ -10,6 +10,7 @@ from tinytale_mlx.tokenizers import ByteBPE
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
+
 @pytest.fixture(scope="session")
 def corpus() -> list[str]:
     """A small corpus with every tricky text in it, repeated so that pairs are frequent."""

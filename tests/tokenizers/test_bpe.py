@@ -4,9 +4,9 @@ import random
 from itertools import pairwise
 
 import pytest
-from tricky import TRICKY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tricky import TRICKY
 
 from tinytale_mlx.tokenizers import ByteBPE, StreamDecoder
 

@@ -14,7 +14,7 @@ from tinytale_mlx.tokenizers.bpe_training import MergeLimits, learn_merges
 
 
 def naive_merges(counts: Counter[str], limits: MergeLimits) -> list[tuple[bytes, bytes]]:
-    """Recount all pairs, merge the best one everywhere, again: the definition, without a thought for speed."""
+    """Recount all pairs, merge the best one everywhere, again: the definition, with no thought for speed."""
     words = [([bytes([byte]) for byte in word.encode()], count) for word, count in counts.items()]
     merges, made = [], set()
     while len(made) < limits.new_tokens:

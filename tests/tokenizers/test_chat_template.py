@@ -7,8 +7,12 @@ from tinytale_mlx.tokenizers.chat import encode_chat, render, save_template
 
 CONVERSATIONS = [
     [{"role": "user", "content": "Hello!"}],
-    [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Tell\n\na tale: \"<b>&'\""}],
-    [{"role": "user", "content": ""}, {"role": "assistant", "content": "Ho 😀"}, {"role": "user", "content": "x"}],
+    [{"role": "system", "content": "Be kind."}, {"role": "user", "content": 'Tell\n\na tale: "<b>&\'"'}],
+    [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": "Ho 😀"},
+        {"role": "user", "content": "x"},
+    ],
     [{"role": "user", "content": "{{ messages }} {% raw %} \\n"}],
 ]
 
@@ -27,9 +31,9 @@ def theirs(bpe: ByteBPE, tmp_path_factory):
 def test_transformers_renders_the_same(theirs, bpe, messages, prompt):
     options = {"add_generation_prompt": prompt}
     text = render(messages, prompt)
-    assert theirs.apply_chat_template(messages, tokenize=False, **options) == text
+    assert theirs.apply_chat_template(messages, tokenize=False, **options) == "<|bos|>" + text
     ids = theirs.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
-    assert ids == encode_chat(bpe, messages, prompt)
+    assert ids == [bpe.bos_id, *encode_chat(bpe, messages, prompt)]
     assert bpe.decode(encode_chat(bpe, messages, prompt), skip_special=False) == text
 
 

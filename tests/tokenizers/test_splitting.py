@@ -3,9 +3,9 @@
 import unicodedata
 
 import pytest
-from tricky import TRICKY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tricky import TRICKY
 
 from tinytale_mlx.tokenizers.splitting import STANDARD_PATTERNS, TextRules, regroup, split_words
 from tinytale_mlx.tokenizers.trie import SpecialSplitter, Trie
@@ -14,7 +14,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 
 def known(character: str) -> bool:
-    """Whether this Python's Unicode tables know the character; newer ones split differently in newer tables."""
+    """Whether this Python's Unicode tables know the character; newer tables may split it differently."""
     return unicodedata.category(character) not in ("Cn", "Cs", "Co")
 
 

@@ -21,6 +21,7 @@ KINDS = {
     "bpe-nfc": lambda corpus: ByteBPE.train(corpus, 600, normalize="NFC"),
     "bpe-nfkc-lower": lambda corpus: ByteBPE.train(corpus, 600, normalize="NFKC", lowercase=True),
     "bpe-no-specials": lambda corpus: ByteBPE.train(corpus, 500, special_tokens=[]),
+    "char-no-specials": lambda corpus: CharTokenizer.train(corpus, special_tokens=[]),
     "char": lambda corpus: CharTokenizer.train(corpus),
     "word": lambda corpus: WordTokenizer.train(corpus, 40),
     "word-cased": lambda corpus: WordTokenizer.train(corpus, 60, lowercase=False),
@@ -68,7 +69,9 @@ def test_tokenizers_writes_the_same_file(saved):
 
 def test_transformers_agrees(saved):
     tokenizer, directory = saved
-    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(
+        directory, local_files_only=True
+    )
     assert len(theirs) == tokenizer.vocab_size
     assert theirs.model_max_length == 256
     assert (theirs.pad_token_id, theirs.unk_token_id, theirs.bos_token_id, theirs.eos_token_id) == (
@@ -76,8 +79,9 @@ def test_transformers_agrees(saved):
     )  # fmt: skip
     for text in [*TRICKY, "".join(TRICKY)]:
         ids = tokenizer.encode(text)
-        assert theirs.encode(text) == ids
-        assert theirs(text)["input_ids"] == ids
+        begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        assert theirs.encode(text, add_special_tokens=False) == ids
+        assert theirs(text)["input_ids"] == begin + ids
         assert theirs.decode(ids) == tokenizer.decode(ids, skip_special=False)
 
 
@@ -87,7 +91,7 @@ def test_mlx_lm_agrees(saved):
     theirs = utils.load(directory)
     for text in TRICKY:
         ids = tokenizer.encode(text)
-        assert theirs.encode(text) == ids
+        assert theirs.encode(text, add_special_tokens=False) == ids
         detokenizer = theirs.detokenizer
         detokenizer.reset()
         for token_id in ids:
@@ -135,7 +139,9 @@ def test_gpt2_files(shared, tmp_path):
         assert gpt2.encode(text) == theirs.encode(text, add_special_tokens=False).ids
     gpt2.save(tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == gpt2.fingerprint
-    more = ByteBPE.from_gpt2(shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt", ["<|endoftext|>", "<a>"])
+    more = ByteBPE.from_gpt2(
+        shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt", ["<|endoftext|>", "<a>"]
+    )
     assert more.encode("<a>") == [50257]
 
 
@@ -168,6 +174,24 @@ def test_foreign_tokenizers_are_wrapped(tmp_path, corpus):
     again = load_tokenizer(tmp_path / "again")
     assert again.fingerprint == ours.fingerprint
     assert (tmp_path / "again" / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
+def test_tokens_added_by_transformers(tmp_path, bpe):
+    transformers = pytest.importorskip("transformers")
+    bpe.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    theirs.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    theirs.save_pretrained(tmp_path / "special")
+    ours = load_tokenizer(tmp_path / "special")
+    assert isinstance(ours, ByteBPE)
+    assert (ours.encode("a<|tool|>"), ours.vocab_size) == (theirs.encode("a<|tool|>", add_special_tokens=False), 601)
+    assert (ours.eos_id, ours.pad_id) == (3, 0)
+    theirs.add_tokens(["wizard"])
+    theirs.save_pretrained(tmp_path / "plain")
+    wrapped = load_tokenizer(tmp_path / "plain")
+    assert type(wrapped).__name__ == "HuggingFaceTokenizer"
+    assert wrapped.encode("a wizard<|tool|>") == theirs.encode("a wizard<|tool|>")
+    assert wrapped.token_bytes(601) == b"wizard"
 
 
 def test_a_foreign_byte_level_bpe_is_wrapped(tmp_path, bpe):

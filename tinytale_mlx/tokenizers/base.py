@@ -1,6 +1,4 @@
-"""What every tokenizer promises, whichever way it cuts text: the only view of it that the rest of tinytale
-has.
-"""
+"""What every tokenizer promises, however it cuts text: all that the rest of tinytale knows about it."""
 
 import codecs
 import hashlib
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import UserError
-from .files import config_json, write_json
+from .files import begin_json, config_json, write_json
 from .special import SpecialTokens
 from .splitting import regroup
 from .trie import SpecialSplitter
@@ -42,9 +40,7 @@ class Tokenizer(ABC):
         """The ids of text in which special tokens mean nothing special."""
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """The ids of `text`. Raises ValueError for text that has none: lone surrogates, or unknown without an
-        unk token.
-        """
+        """The ids of `text`. ValueError if it has none: lone surrogates, or unknown and there is no unk."""
         if not special or not self.special_ids:
             return self._encode_plain(text)
         ids: list[int] = []
@@ -60,18 +56,14 @@ class Tokenizer(ABC):
         return [self.encode(text, special=special) for text in texts]
 
     def encode_iterable(self, texts: Iterable[str], *, special: bool = True) -> Iterator[int]:
-        """The ids of the *joined* texts one by one, in constant memory: pass an open file, or any chunks of a
-        long text.
-        """
+        """The ids of the *joined* texts (an open file, chunks of a long text), lazily, in constant memory."""
         for piece in regroup(texts, self.special_ids if special else ()):
             yield from self.encode(piece, special=special)
 
     # ------------------------------------------------------------------ ids to text
     @abstractmethod
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token writes, in UTF-8; b"" for special tokens. ValueError for an id that is not in the
-        vocabulary.
-        """
+        """What the token writes, in UTF-8; b"" for special tokens. ValueError if there is no such id."""
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
         """The bytes of any sequence of ids; special tokens are left out, or written by name."""
@@ -111,9 +103,7 @@ class Tokenizer(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides the ids: equal for equal tokenizers, across saving and
-        loading.
-        """
+        """SHA-256, in hex, of everything that decides the ids; saving and loading keep it."""
         content = json.dumps([self._to_json(), self.specials.roles], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -123,19 +113,21 @@ class Tokenizer(ABC):
         """The content of tokenizer.json."""
 
     def save(self, directory: str | Path, *, model_max_length: int | None = None) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which transformers, tokenizers and mlx-lm load with
-        the same ids.
+        """Write tokenizer.json and tokenizer_config.json.
+
+        `tokenizers`, transformers and mlx-lm load them with the same ids. `model_max_length` is in tokens.
         """
         directory = Path(directory)
-        write_json(directory / "tokenizer.json", self._to_json())
+        content = self._to_json()
+        if self.specials.bos is not None:  # other programs, too, begin a text where our documents begin
+            content["post_processor"] = begin_json(self.specials.bos, self.special_ids[self.specials.bos])
+        write_json(directory / "tokenizer.json", content)
         write_json(directory / "tokenizer_config.json", config_json(self.specials, model_max_length))
 
     @classmethod
     @abstractmethod
     def load(cls, directory: str | Path) -> Self:
-        """Read what `save` wrote. ValueError, naming the file, if it is missing, truncated or something
-        else.
-        """
+        """Read what `save` wrote. ValueError, naming the file, if it is missing, damaged or not that."""
 
 
 def check_id(token_id: int, vocab_size: int) -> UserError:
@@ -152,8 +144,7 @@ def check_contiguous(ids: Sequence[int]) -> None:
 class StreamDecoder:
     """Text from ids as they arrive, one by one; never half a character.
 
-    `add` returns what is complete so far (often ""), `flush` what is left at the end, a broken character as
-    U+FFFD.
+    `add` returns what has become complete (often ""), `flush` what is left at the end, as U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

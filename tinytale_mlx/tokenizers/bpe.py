@@ -112,8 +112,8 @@ class ByteBPE(Tokenizer):
         """Learn a vocabulary of `vocab_size` tokens: special tokens first, then the 256 bytes, then merges.
 
         A pair must occur `min_frequency` times to become a token (by default 2: what occurs once is learned
-        by heart), and no token is longer than `max_token_length` bytes. Where the text runs out of such pairs,
-        the tokenizer has fewer tokens than asked for, and a warning says how many.
+        by heart), and no token is longer than `max_token_length` bytes. Where the text runs out of such
+        pairs, the tokenizer has fewer tokens than asked for, and a warning says how many.
         """
         specials = SpecialTokens.of(special_tokens)
         rules = TextRules(pattern, normalize, lowercase)
@@ -158,9 +158,7 @@ class ByteBPE(Tokenizer):
         return tuple(ids)
 
     def _merge_long(self, ids: list[int]) -> list[int]:
-        """The same merges in the same order, in n log n time: a heap of (rank, place) over a linked list of
-        tokens.
-        """
+        """The same in n log n time: a heap of (rank, place) over the tokens as a linked list."""
         left, right = list(range(-1, len(ids) - 1)), list(range(1, len(ids) + 1))
         heap = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._ranks]
         heapq.heapify(heap)
@@ -226,6 +224,7 @@ class ByteBPE(Tokenizer):
         with reading(path, "byte-level BPE tokenizer"):
             special_ids, model = special_ids_from(content), content["model"]
             vocab = {token: from_written(name, special_ids) for name, token in model["vocab"].items()}
+            vocab |= {token: name.encode() for name, token in special_ids.items()}
             merges = [merge_from_json(merge) for merge in model["merges"]]
             rules = find_rules(frame_of(content, _TABLES), _frame)
             if rules is None:
@@ -258,11 +257,7 @@ def _frame(rules: TextRules) -> Json:
 
 
 class _WordCache(dict[str, tuple[int, ...]]):
-    """Word to ids, worked out once. Bounded, because random text never repeats; frequent words come back at
-    once.
-
-    Sized so that it stays below about 6 MB.
-    """
+    """Word to ids, worked out once. Emptied when full, since some text never repeats; it stays under 6 MB."""
 
     def __init__(self, encode_word: Callable[[str], tuple[int, ...]], limit: int = 1 << 15) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Learning byte-pair merges (Sennrich et al. 2016, over bytes as in GPT-2): count words, then join the
-commonest pair, again and again.
+"""Learning byte-pair merges: count words, then join the commonest pair of tokens, again and again.
 
-Three things make it quick without changing the result: equal words are counted once; a merge visits only the
-places where its pair stands; and the commonest pair comes from a heap that is put right lazily.
+The algorithm is that of Sennrich et al. 2016, over bytes as in GPT-2 (Radford et al. 2019). Three things make
+it quick without changing the result: equal words are counted once; a merge visits only the places where its
+pair stands; and the commonest pair comes from a heap that is put right lazily.
 """
 
 import heapq
@@ -19,9 +19,7 @@ Pair = tuple[int, int]
 Texts = str | Path | Iterable[str | Path]
 """A `str` is a text, a `Path` a UTF-8 text file that is streamed; or any number of them."""
 Progress = Callable[[str, int, int], None]
-"""Called with a stage ("reading" or "merging"), how much is done, and how much there is (0 where that is not
-known).
-"""
+"""Called with a stage ("reading" or "merging"), how much is done, and how much there is (0 if not known)."""
 
 _BORDER, _GONE = -1, -2
 _COMPLEMENT = {byte: 255 - byte for byte in range(256)}
@@ -29,9 +27,7 @@ _COMPLEMENT = {byte: 255 - byte for byte in range(256)}
 
 @dataclass(frozen=True)
 class MergeLimits:
-    """When to stop: after `new_tokens`, or at pairs rarer than `min_frequency`; no token over
-    `max_token_length` bytes.
-    """
+    """Stop after `new_tokens`, or at pairs rarer than `min_frequency`; `max_token_length` is in bytes."""
 
     new_tokens: int
     min_frequency: int = 1
@@ -45,9 +41,7 @@ class MergeLimits:
 
 
 def read_documents(source: Texts) -> Iterator[Iterator[str]]:
-    """Each document as an iterator of chunks: a string is a text, a `Path` a UTF-8 text file (read 1 MB at a
-    time).
-    """
+    """Each document as an iterator of chunks; a file is read a million characters at a time."""
     for item in (source,) if isinstance(source, str | Path) else source:
         yield _read_file(item) if isinstance(item, Path) else iter((item,))
 
@@ -66,10 +60,9 @@ def _read_file(path: Path) -> Iterator[str]:
 def count_words(
     source: Texts, rules: TextRules, special_tokens: Iterable[str] = (), progress: Progress | None = None
 ) -> Counter[str]:
-    """How often each word occurs. Special tokens written in the text are left out, and no word reaches across
-    one.
-    """
-    splitter, specials = SpecialSplitter(special_tokens), tuple(special_tokens)
+    """How often each word occurs. Special tokens in the text are left out, and no word reaches across one."""
+    specials = tuple(special_tokens)
+    splitter = SpecialSplitter(specials)
     counts: Counter[str] = Counter()
     done = reported = 0
     for document in read_documents(source):
@@ -111,9 +104,7 @@ class _Corpus:
                 self.places[pair].append(place)
 
     def merge(self, pair: Pair, new: int) -> set[Pair]:
-        """Replace `pair` by `new` from left to right wherever it stands; return the pairs that became more
-        frequent.
-        """
+        """Replace `pair` by `new` wherever it stands; return the pairs that became more frequent."""
         token, left, right, total, places = self.token, self.left, self.right, self.total, self.places
         first, second = pair
         grown: set[Pair] = set()
@@ -139,7 +130,7 @@ class _Corpus:
 
 
 class _Queue:
-    """Hands out the commonest pair; of equally common ones the lexicographically greatest pair of byte strings.
+    """Hands out the commonest pair; of equally common ones the lexicographically greatest pair of strings.
 
     A pair's total grows only in the merge that makes one of its tokens, right after which it is pushed. Later
     merges only lower it, so an old entry is too high, never too low: putting it right when it surfaces keeps
@@ -149,7 +140,7 @@ class _Queue:
     def __init__(self, corpus: _Corpus, limits: MergeLimits) -> None:
         self.corpus, self.limits = corpus, limits
         self.spelling: list[bytes] = []  # token -> its bytes
-        # Token -> a string that sorts the other way round, so that a min-heap breaks ties towards the greatest.
+        # Token -> a string that sorts the other way round, for ties: the heap gives its smallest entry first.
         self._backwards: list[str] = []
         for byte in range(256):
             self.add_token(bytes([byte]))

@@ -1,5 +1,4 @@
-"""GPT-2's way of writing bytes as printable characters (Radford et al. 2019), in which byte-level
-vocabularies are filed.
+"""Bytes as printable characters, the way GPT-2 (Radford et al. 2019) files its vocabulary.
 
 A printable Latin-1 byte is written as itself, the other 68 as the characters from U+0100 on: a space is "Ġ",
 a newline "Ċ".

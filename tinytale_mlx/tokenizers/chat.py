@@ -1,7 +1,6 @@
-r"""Conversations as text and as ids, in the ChatML form: <|im_start|>role\ncontent<|im_end|>\n for each
-message.
+r"""Conversations as text and as ids. Each message becomes <|im_start|>role\ncontent<|im_end|>\n.
 
-ChatML is OpenAI's, and the form of Qwen and many others, so their tools read our models' conversations.
+That is ChatML, OpenAI's form and that of Qwen and many others, so their tools read our conversations.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +14,13 @@ Message = Mapping[str, str]
 """{"role": "user", "content": "..."}; other keys are ignored."""
 
 CHATML = (
+    "{% if bos_token %}{{ bos_token }}{% endif %}"
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""The same as `render`, as the Jinja template that transformers and mlx-lm use."""
+"""BOS, then the same as `render`: the Jinja template that transformers and mlx-lm use for a whole prompt."""
 
 
 def render(messages: Iterable[Message], add_generation_prompt: bool = False) -> str:
@@ -56,9 +56,7 @@ def marker_id(tokenizer: Tokenizer, name: str) -> int:
 
 
 def save_template(directory: str | Path) -> None:
-    """Write chat_template.jinja next to tokenizer.json. mlx-lm then treats every prompt as a message, so for
-    chat models only.
-    """
+    """Write chat_template.jinja. For chat models only: with it mlx-lm treats every prompt as a message."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     (Path(directory) / "chat_template.jinja").write_text(CHATML, encoding="utf-8", newline="\n")
 

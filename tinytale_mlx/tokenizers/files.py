@@ -1,7 +1,6 @@
-"""Tokenizer files: JSON written whole or not at all, and Hugging Face's `tokenizer.json` notation for our
-settings.
+"""Tokenizer files: JSON written whole or not at all, in Hugging Face's notation.
 
-The notation is that of the Rust library `tokenizers`: a normalizer, a pre-tokenizer, a model and a decoder,
+That is the notation of the Rust library `tokenizers`: a normalizer, a pre-tokenizer, a model and a decoder,
 each named by "type".
 """
 
@@ -21,9 +20,7 @@ Json = dict[str, Any]
 
 
 def write_json(path: Path, content: Json) -> None:
-    """Write to a temporary name, then rename: a crash leaves the old file or the new one, never half of
-    one.
-    """
+    """Write to a temporary name, then rename: a crash leaves the old file or the new one, not a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -61,9 +58,7 @@ def read_json(path: Path) -> Json:
 
 # ---------------------------------------------------------------------- tokenizer_config.json
 def config_json(specials: SpecialTokens, model_max_length: int | None) -> Json:
-    """tokenizer_config.json: which special token has which role. `model_max_length` is the context in
-    tokens.
-    """
+    """tokenizer_config.json: which special token has which role, and the context in tokens."""
     config: Json = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     for role in ("bos", "eos", "pad", "unk"):
         config[f"{role}_token"] = specials.roles.get(role)
@@ -86,6 +81,10 @@ def _content(token: Any) -> str | None:
 
 
 # ---------------------------------------------------------------------- tokenizer.json
+# How `tokenizers` describes a special token that is matched exactly as it is written.
+_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
 def frame_json(normalizer: Json | None, pre_tokenizer: Json, decoder: Json, model: Json) -> Json:
     """A tokenizer.json without its tables: everything that says how text is cut and joined."""
     return {
@@ -101,30 +100,42 @@ def frame_json(normalizer: Json | None, pre_tokenizer: Json, decoder: Json, mode
     }
 
 
+def begin_json(name: str, token_id: int) -> Json:
+    """A post-processor that puts a special token before every text."""
+    begin, text = {"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [begin, text],
+        "pair": [begin, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {name: {"id": name, "ids": [token_id], "tokens": [name]}},
+    }
+
+
 def fill_frame(frame: Json, special_ids: Mapping[str, int], tables: Json) -> Json:
     """The whole tokenizer.json: a frame with its special tokens and the model's tables."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     in_order = sorted(special_ids.items(), key=lambda item: item[1])
-    added = [{"id": token_id, "content": name, **flags} for name, token_id in in_order]
+    added = [{"id": token_id, "content": name, **_FLAGS} for name, token_id in in_order]
     return {**frame, "added_tokens": added, "model": {**frame["model"], **tables}}
 
 
 def frame_of(content: Json, tables: Sequence[str]) -> Json:
-    """What is left of a tokenizer.json without its special tokens and the named tables."""
-    model = content.get("model")
+    """What is left of a tokenizer.json without its plain special tokens and the named tables.
+
+    Left out too is what pads, shortens or adds special tokens after the ids are known: `encode` never does.
+    """
+    model, added = content.get("model"), content.get("added_tokens")
     if isinstance(model, dict):
         model = {key: value for key, value in model.items() if key not in tables}
-    return {**content, "added_tokens": [], "model": model}
+    if isinstance(added, list):
+        added = [
+            token for token in added if not (isinstance(token, dict) and _FLAGS.items() <= token.items())
+        ]
+    unused = dict.fromkeys(("truncation", "padding", "post_processor"))
+    return {**content, **unused, "added_tokens": added, "model": model}
 
 
 def special_ids_from(content: Json) -> dict[str, int]:
-    """The special tokens of a tokenizer.json in id order. ValueError if one has a flag that we do not
-    follow.
-    """
-    for token in content["added_tokens"]:
-        flags = ("single_word", "lstrip", "rstrip", "normalized")
-        if any(token[flag] for flag in flags) or not token["special"]:
-            raise UserError(f"added token {token['content']!r} is not a plain special token")
+    """The special tokens of a tokenizer.json in id order."""
     return {token["content"]: token["id"] for token in sorted(content["added_tokens"], key=lambda t: t["id"])}
 
 
@@ -155,9 +166,7 @@ def find_rules(frame: Json, frame_for: Callable[[TextRules], Json]) -> TextRules
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turns whatever goes wrong while a file's content is understood into one sentence that names the
-    file.
-    """
+    """Turn whatever goes wrong while a file is being understood into one sentence that names it."""
     try:
         yield
     except KeyError as error:

@@ -16,8 +16,7 @@ _HEX_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """A `tokenizers.Tokenizer` with the roles of its special tokens and, if it came with one, its chat
-    template.
+    """A `tokenizers.Tokenizer` with the roles of its special tokens, and its chat template if it has one.
 
     Two promises are weaker here than elsewhere: `vocab_size` is the highest id plus one although ids may be
     missing below it, and `encode_iterable` equals `encode` of the joined text only where a space starts a new

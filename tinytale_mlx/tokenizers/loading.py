@@ -14,8 +14,9 @@ Kind = Literal["bpe", "char", "word"]
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """The tokenizer in a directory with a tokenizer.json: one of ours, whoever wrote it, or else any Hugging
-    Face tokenizer.
+    """The tokenizer in a directory with a tokenizer.json: of a kind of ours if possible, else a wrapped one.
+
+    Who wrote the file does not matter. ValueError, naming the file, if it is missing or damaged.
     """
     path = Path(directory) / "tokenizer.json"
     if not path.exists():
@@ -30,8 +31,9 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
 
 
 def train_tokenizer(kind: Kind, texts_or_paths: Texts, vocab_size: int, **options: Any) -> Tokenizer:
-    """Train a tokenizer of this kind; `options` are those of its `train`. A character tokenizer has as many
-    tokens as it needs.
+    """Train a tokenizer of this kind; `options` are those of its `train`.
+
+    A character tokenizer takes no notice of `vocab_size`: it has as many tokens as the texts have characters.
     """
     if kind == "bpe":
         return ByteBPE.train(texts_or_paths, vocab_size, **options)

@@ -1,5 +1,4 @@
-"""Two tokenizers that look whole pieces of text up in a table: characters, as in char-rnn and nanoGPT, and
-words.
+"""Two tokenizers that look pieces of text up in a table: characters (as in char-rnn and nanoGPT) and words.
 
 What the table lacks becomes the unk token; without one it is an error that names the piece. So unlike
 byte-level BPE these lose text they have not seen in training.
@@ -64,9 +63,8 @@ class TableTokenizer(Tokenizer):
         self.vocab = vocab
         super().__init__(specials, {name: ids.pop(name) for name in specials.names})
         self._table = _Table(ids, self.unk_id)
-        self._written = dict.fromkeys(self._special_names, b"") | {
-            i: encode_utf8(name) for name, i in ids.items()
-        }
+        self._written = dict.fromkeys(self._special_names, b"")
+        self._written |= {token: encode_utf8(name) for name, token in ids.items()}
 
     @property
     def vocab_size(self) -> int:
@@ -83,8 +81,7 @@ class TableTokenizer(Tokenizer):
         """tokenizer.json without its tables."""
 
     def _to_json(self) -> Json:
-        # `tokenizers` knows no table without an unk token; "" is in no vocabulary, so an unknown piece fails
-        # there too.
+        # `tokenizers` has no table without an unk token. No piece is "", so there an unknown piece fails too.
         tables = {"vocab": {name: i for i, name in self.vocab.items()}, "unk_token": self.specials.unk or ""}
         return fill_frame(self._frame(), self.special_ids, tables)
 
@@ -99,7 +96,8 @@ def _read(directory: str | Path, what: str) -> tuple[Path, Json]:
 
 
 def _vocab(content: Json) -> dict[int, str]:
-    return {token: name for name, token in content["model"]["vocab"].items()}
+    ids = content["model"]["vocab"] | special_ids_from(content)
+    return {token: name for name, token in ids.items()}
 
 
 def _ordered(specials: SpecialTokens, pieces: Iterable[str]) -> dict[int, str]:
@@ -113,9 +111,7 @@ class CharTokenizer(TableTokenizer):
     def train(
         cls, texts_or_paths: Texts, *, special_tokens: SpecialTokens | Sequence[str] | None = None
     ) -> Self:
-        """Special tokens first, then every character of the texts by code point. With `special_tokens=[]`,
-        only those.
-        """
+        """Special tokens first (none with `special_tokens=[]`), then every character by code point."""
         specials = SpecialTokens.of(special_tokens)
         splitter, seen = SpecialSplitter(specials.names), set[str]()
         for document in read_documents(texts_or_paths):
@@ -147,9 +143,7 @@ class CharTokenizer(TableTokenizer):
 
 
 class WordTokenizer(TableTokenizer):
-    """One token per word. A word brings the space before it along (as in GPT-2), so that decoding needs no
-    guessing.
-    """
+    """One token per word. A word brings along the space before it, so that decoding needs no guessing."""
 
     def __init__(
         self,
@@ -171,9 +165,7 @@ class WordTokenizer(TableTokenizer):
         min_frequency: int = 1,
         progress: Progress | None = None,
     ) -> Self:
-        """Special tokens first, then the commonest words (of equals the alphabetically first) up to
-        `vocab_size` in all.
-        """
+        """Special tokens, then the commonest words (of equals the first by alphabet): `vocab_size` in all."""
         specials, rules = SpecialTokens.of(special_tokens), TextRules(lowercase=lowercase)
         room = vocab_size - len(specials.names)
         if room < 1:

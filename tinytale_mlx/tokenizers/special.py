@@ -1,6 +1,4 @@
-"""The special tokens of a vocabulary: their names in id order, and which of them pad, begin and end a
-text.
-"""
+"""The special tokens of a vocabulary: their names in id order, and the roles that some of them have."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,8 +48,7 @@ class SpecialTokens:
 
     @classmethod
     def standard(cls, reserved: int = 2, extra: Iterable[str] = ()) -> "SpecialTokens":
-        """Ids 0 to 3 pad, unk, bos, eos; 4 and 5 the chat markers; then `reserved` spare tokens; then
-        `extra`.
+        """Ids 0 to 3 pad, unk, bos, eos; 4 and 5 the chat markers; then `reserved` spare ones and `extra`.
 
         A reserved token costs one embedding row and can be given a meaning after training.
         """
@@ -61,9 +58,7 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokens: "SpecialTokens | Iterable[str] | None") -> "SpecialTokens":
-        """What a caller may pass: nothing (the standard ones), names (well-known ones take their role), or
-        the thing itself.
-        """
+        """What a caller may pass: None for the standard ones, names (well-known ones have roles), this."""
         if tokens is None:
             return cls.standard()
         if isinstance(tokens, SpecialTokens):

@@ -126,8 +126,7 @@ class TextRules:
 
 
 def regroup(texts: Iterable[str], specials: Iterable[str] = (), size: int = 1 << 16) -> Iterator[str]:
-    """The joined text in pieces of about `size` characters, cut only where the words of the whole have a
-    border.
+    """The joined text in pieces of about `size` characters, cut only where the whole has a word border.
 
     Splitting the pieces therefore gives the words of the joined text, in bounded memory and linear time. Text
     without a space cannot be cut and stays whole. Special tokens (some hold a space) are not cut either.

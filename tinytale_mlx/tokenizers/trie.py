@@ -40,9 +40,7 @@ class Trie:
 
 
 class SpecialSplitter:
-    """Cuts text into special tokens and the plain text between them: leftmost first, longest where several
-    start.
-    """
+    """Cuts text into special tokens and plain text: leftmost first, the longest where several start."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
         tokens = tuple(tokens)

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..randomness import key
 from ..recipe import TrainRecipe
 from .schedules import learning_rate
-from .step import Step
+from .step import Step, StepResult
 
 
 @dataclass
@@ -29,8 +29,15 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     """Spent in steps, over all sessions; validation and samples not counted."""
+    timed_tokens: int = 0
+    timed_seconds: float = 0.0
+    """Tokens and seconds without the first step of each session, which compiles."""
     train_loss: float = math.nan
     val_loss: float = math.nan
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.timed_tokens / self.timed_seconds if self.timed_seconds else math.nan
 
     def to_json(self) -> dict[str, Any]:
         return {name: None if value != value else value for name, value in asdict(self).items()}
@@ -59,7 +66,7 @@ def train(
 
     Raises UserError when the loss is no longer finite; the last checkpoint then is from before that.
     """
-    window = _Window()
+    window, first = _Window(), progress.step
     while progress.step < train.steps:
         number = progress.step
         started = time.perf_counter()
@@ -71,10 +78,14 @@ def train(
                 f"the loss became {result.nats / max(result.tokens, 1):.3g} at step {number + 1} (gradient norm "
                 f"{result.grad_norm:.3g}), so training stopped; try a lower train.learning_rate than {train.learning_rate:g}"
             )
+        seconds = time.perf_counter() - started
         progress.step += 1
         progress.tokens += int(result.tokens)
-        progress.seconds += time.perf_counter() - started
-        window.add(result.nats, result.tokens, time.perf_counter() - started)
+        progress.seconds += seconds
+        if number > first:
+            progress.timed_tokens += int(result.tokens)
+            progress.timed_seconds += seconds
+        window.add(result, seconds)
 
         stopping = hooks.stop_requested()
         done = progress.step == train.steps
@@ -105,8 +116,10 @@ class _Window:
     def __init__(self) -> None:
         self.nats = self.tokens = self.seconds = 0.0
 
-    def add(self, nats: float, tokens: float, seconds: float) -> None:
-        self.nats, self.tokens, self.seconds = self.nats + nats, self.tokens + tokens, self.seconds + seconds
+    def add(self, result: StepResult, seconds: float) -> None:
+        self.nats += result.nats
+        self.tokens += result.tokens
+        self.seconds += seconds
 
     @property
     def loss(self) -> float:

@@ -34,7 +34,8 @@ class StepResult(NamedTuple):
 class Step:
     """`step(micro_batches, learning_rate, key)` moves the model and the optimiser's state, and says how it went.
 
-    Both halves are compiled; a micro-batch's activations are freed before the next one starts.
+    Both halves are compiled; a micro-batch's activations are freed before the next one starts. To go on from a
+    checkpoint, load it first: the compiled update holds on to the arrays of the optimiser's state.
     """
 
     def __init__(self, model: Transformer, optimizer: optim.Optimizer, max_grad_norm: float | None):
