@@ -28,8 +28,8 @@ def save(folder: Path, step: int, model: Transformer, optimizer: optim.Optimizer
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        mx.save_safetensors(str(temporary / "model.safetensors"), dict(tree_flatten(model.parameters())))
-        mx.save_safetensors(str(temporary / "optimizer.safetensors"), dict(tree_flatten(optimizer.state)))
+        mx.save_safetensors(str(temporary / "model.safetensors"), _named(model.parameters()))
+        mx.save_safetensors(str(temporary / "optimizer.safetensors"), _named(optimizer.state))
         (temporary / "state.json").write_text(json.dumps({**state, "step": step}, indent=2) + "\n")
         for file in [*temporary.iterdir(), temporary]:
             flush(file)
@@ -41,6 +41,11 @@ def save(folder: Path, step: int, model: Transformer, optimizer: optim.Optimizer
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"the checkpoint of step {step} could not be written to {folder}: {error}") from error
     return target
+
+
+def _named(tree: Any) -> dict[str, mx.array]:
+    """The arrays of a tree by name, in an order that is always the same, so that equal states are equal files."""
+    return dict(sorted(tree_flatten(tree)))
 
 
 def load(path: Path, model: Transformer, optimizer: optim.Optimizer) -> dict[str, Any]:
