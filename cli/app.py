@@ -1,5 +1,6 @@
 """`tinytale`: the commands in the order in which a person meets them."""
 
+import io
 import sys
 
 import typer
@@ -26,19 +27,16 @@ app.command()(info.info)
 app.command()(recipes.recipes)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run a command. What the user can mend becomes one sentence on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows a question mark
+            stream.reconfigure(errors="replace")
     try:
-        app()
+        app(arguments)
     except UserError as error:
         print(f"tinytale: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("tinytale: stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as in `tinytale recipes | head -1`
-        sys.stderr.close()
-        sys.exit(141)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Iterator
-
-import typer
+from typing import TYPE_CHECKING
 
 from tinytale_mlx import run
+from tinytale_mlx.errors import UserError
 
-from .options import MaxNewTokens, Model, Runs, Seed, Temperature, TopK, TopP
+from .options import MaxNewTokens, Model, Runs, Seed, Temperature, TopK, TopP, printable
+
+if TYPE_CHECKING:
+    from tinytale_mlx.generation.conversation import Conversation
 
 HELP = "/reset forgets the conversation, /help says this, /quit (or Ctrl-D) ends. Ctrl-C stops an answer."
 
@@ -69,12 +72,14 @@ def _lines(interactive: bool) -> Iterator[str]:
             print("\n(Ctrl-D or /quit ends)")
 
 
-def _answer(conversation, line: str) -> None:
+def _answer(conversation: "Conversation", line: str) -> None:
     try:
         for piece in conversation.answer(line):
-            print(piece, end="", flush=True)
+            print(printable(piece), end="", flush=True)
     except KeyboardInterrupt:
-        print(" …", end="")
+        print(" ...", end="")
+    except UserError as error:  # such as a character that the model has never seen
+        print(f"tinytale: {error}", file=sys.stderr)
     print()
     if conversation.forgotten:
-        typer.echo("(the oldest part no longer fits the model's context and is forgotten)", err=True)
+        print("(the oldest part no longer fits the model's context and is forgotten)", file=sys.stderr)

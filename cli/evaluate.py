@@ -34,7 +34,7 @@ def evaluate(
     if data:
         score = stages.score_text(stages.load(model, runs), DataRecipe(source=data[0] if len(data) == 1 else data))
     else:
-        score = stages.score_run(run.find(model, runs))
+        score = stages.score_held_out(model, runs)
     figures = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
     if json:
         print_json(figures | {"tokens": score.tokens, "bytes": score.bytes})

@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,12 +27,18 @@ MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", "-m", help
 
 
 def print_json(content: dict[str, Any]) -> None:
-    print(json.dumps({key: _plain(value) for key, value in content.items()}, ensure_ascii=False))
+    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps({key: _plain(value) for key, value in content.items()}, ensure_ascii=not readable))
 
 
 def _plain(value: Any) -> Any:
     """JSON knows no infinity and no not-a-number."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def printable(text: str) -> str:
+    """Text of a model for a terminal: control characters, which could steer it, become U+FFFD."""
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
 
 
 def size(count: float) -> str:

@@ -1,5 +1,6 @@
 """`tinytale train`: from a recipe to a model, with a live view, and safe to stop at any moment."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,15 +48,20 @@ def train(
     """
     from tinytale_mlx import stages
 
-    from .train_view import StopSignals, TrainView
+    from .signals import StopSignals
+    from .train_view import TrainView
 
     overrides = [
         *(set_ or []),
         *(f"{key}={value}" for key, value in _flags(steps, batch_size, learning_rate, seed).items()),
     ]
     wanted = _recipe(recipe, data, overrides, resume, name, runs)
-    with StopSignals() as signals, TrainView(wanted, quiet=json, on_start=signals.arm) as view:
-        result = stages.train(wanted, name, resume, runs, view.notify, signals.requested)
+    with StopSignals() as signals, TrainView(quiet=json, on_start=signals.arm) as view:
+        try:
+            result = stages.train(wanted, name, resume, runs, view.notify, signals.requested)
+        except KeyboardInterrupt:
+            typer.echo("stopped at once; what is saved is the last checkpoint, if there is one", err=True)
+            raise
     if json:
         print_json(result.to_json())
     else:
@@ -77,12 +83,11 @@ def _flags(
 
 
 def _recipe(
-    recipe: str | None, data: list[str] | None, overrides: list[str], resume: bool, name: str | None, runs
+    recipe: str | None, data: list[str] | None, overrides: list[str], resume: bool, name: str | None, runs: Path
 ) -> Recipe:
-    """What to train: the recipe with its overrides; a resumed run that gets none keeps its own."""
-    if resume and recipe is None and not data and not overrides:
-        return run.find(name, runs).recipe()
-    wanted = recipe_files.load(recipe or "tale", overrides)
+    """What to train: the recipe with its overrides. A run that is resumed without naming a recipe keeps its own."""
+    own = run.find(name, runs).recipe_path if resume and recipe is None else None
+    wanted = recipe_files.load(str(own) if own else recipe or "tale", overrides)
     if data:
         source = wanted.data.model_copy(
             update={"source": data[0] if len(data) == 1 else data, "documents": None, "validation_source": None}

@@ -1,4 +1,4 @@
-"""Loads tinytale before any test can load MLX, so that its BLAS is the fast one; and what many tests share."""
+"""Loads tinytale before any test can load MLX, so that its BLAS is the fast one. And what tests share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,8 @@ def tiny() -> Callable[..., ModelConfig]:
 
     def make(**changes: Any) -> ModelConfig:
         shape: dict[str, Any] = {
-            "hidden_size": 32, "layers": 2, "heads": 4, "context": 24, "intermediate_size": 48, "vocab_size": 40
+            "hidden_size": 32, "layers": 2, "heads": 4, "context": 24,
+            "intermediate_size": 48, "vocab_size": 40,
         }  # fmt: skip
         return ModelConfig(**{**shape, **changes})
 

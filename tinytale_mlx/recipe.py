@@ -9,25 +9,29 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Sources = str | Annotated[list[str], Field(min_length=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DataRecipe(Section):
     """Where the documents come from and how they become training and validation tokens."""
 
-    source: str | list[str] = "tales"
+    source: Sources = "tales"
     """`tales` (embedded), a file, a folder, a glob, or a Hugging Face data set; or a list of them."""
     documents: PositiveInt | None = None
     """At most this many documents; for `tales`, how many to write."""
     field: str = "text"
     """The field of a JSON, CSV or data-set row that holds the text."""
+    rows: Literal["windows", "documents"] = "windows"
+    """What a training sequence is: any window of the text, or one that begins with a document."""
     validation: Fraction = 0.05
     """Share of the documents held out, chosen by a hash of their text; of a single document, its end."""
-    validation_source: str | list[str] | None = None
+    validation_source: Sources | None = None
     """A source of its own for validation; then `validation` is not used."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
 
@@ -54,8 +58,14 @@ class RopeScaling(Section):
     type: Literal["linear", "llama3", "yarn"]
     factor: Annotated[float, Field(gt=1)]
     original_context: PositiveInt
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
+    low_freq_factor: PositiveFloat = 1.0
+    high_freq_factor: PositiveFloat = 4.0
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> "RopeScaling":
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError("model.rope_scaling.low_freq_factor is not below high_freq_factor")
+        return self
 
 
 class ModelConfig(Section):
@@ -74,7 +84,7 @@ class ModelConfig(Section):
     """Parameter sharing across depth (Lan et al. 2019): layer i uses block i mod `distinct_layers`."""
 
     positions: Literal["rope", "learned", "sinusoidal", "t5", "alibi", "none"] = "rope"
-    rope_theta: float = 10000.0
+    rope_theta: Annotated[float, Field(gt=1)] = 10000.0
     rope_scaling: RopeScaling | None = None
 
     attention: Literal["fused", "manual"] = "fused"
@@ -85,7 +95,7 @@ class ModelConfig(Section):
 
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_placement: Literal["pre", "post"] = "pre"
-    norm_eps: float = 1e-5
+    norm_eps: PositiveFloat = 1e-5
     norm_weight: bool = True
     norm_bias: bool = True
     """For LayerNorm only; RMSNorm has none."""
@@ -100,11 +110,11 @@ class ModelConfig(Section):
     residual_dropout: Fraction = 0.0
 
     tie_embeddings: bool = True
-    logit_softcap: Annotated[float, Field(gt=0)] | None = None
+    logit_softcap: PositiveFloat | None = None
 
     init: Literal["normal", "fan_in"] = "normal"
     """Every matrix from N(0, `init_std`²), or from N(0, 1/fan-in)."""
-    init_std: Annotated[float, Field(gt=0)] = 0.02
+    init_std: PositiveFloat = 0.02
     residual_init: Literal["scaled", "same", "zero"] = "scaled"
     """Output projections: `init_std`/√(2·layers) (GPT-2), like the other matrices, or zero."""
 
@@ -152,7 +162,7 @@ class TrainRecipe(Section):
     """Micro-batches per optimiser step."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` moves the matrices inside the blocks by orthogonal steps; everything else stays with AdamW."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    learning_rate: PositiveFloat = 3e-4
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -162,8 +172,8 @@ class TrainRecipe(Section):
     """Decoupled, on matrices only (Loshchilov & Hutter 2019)."""
     beta1: Fraction = 0.9
     beta2: Fraction = 0.95
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    eps: PositiveFloat = 1e-8
+    max_grad_norm: PositiveFloat | None = 1.0
     validate_every: PositiveInt = 200
     validation_batches: PositiveInt | None = None
     """Of the validation windows, at most this many batches; left out, all of them."""
@@ -187,7 +197,7 @@ class TrainRecipe(Section):
 class GenerateRecipe(Section):
     """Sampling defaults that travel with the model."""
 
-    prompts: list[str] = [""]
+    prompts: Annotated[list[str], Field(min_length=1)] = [""]
     """What the samples shown during and after training start with; an empty prompt starts a new document."""
     max_new_tokens: PositiveInt = 200
     temperature: Annotated[float, Field(ge=0)] = 0.8

@@ -14,19 +14,38 @@ from .recipe import Recipe
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-3` as a string, for want of a dot; here it is a number."""
+    """YAML 1.1 reads `1e-3` as a string, for want of a dot, and `2024-01-02` as a date: here a number, and a string.
+
+    A key that is there twice is refused, where YAML would forget the first one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around a text that `_Loader` would read as a number."""
+
+
+_NUMBER = re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 _Loader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
+    """Raises yaml.YAMLError."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ValueError as error:  # what looks like a number and is none, such as 0b_
+        raise yaml.YAMLError(str(error)) from None
 
 
 def names() -> list[str]:
@@ -61,7 +80,7 @@ def parse(content: dict[str, Any], label: str) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe, every key written out, as YAML that `load` reads back to an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -118,33 +137,58 @@ def _apply(content: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError) -> str:
     """The first problem of a validation error as one sentence; an unknown key comes with the nearest known one."""
     problems = error.errors()
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        return f"there is no key {key}{_suggest(location[-1], _fields_at(location[:-1]))}"
-    if first["type"] == "missing":
-        return f"the key {key} is missing"
+    first = next((p for p in problems if p["type"] in ("extra_forbidden", "invalid_key")), problems[0])
+    key = _key(first["loc"])
+    # Of a value that may be this or that, each way of reading it is a problem; the one that got furthest says most.
+    same = [p for p in problems if _key(p["loc"]) == key]
+    first = max(same, key=lambda p: (len(p["loc"]), not p["type"].endswith("_type")))
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return message
-    return f"{key}: {message[0].lower()}{message[1:]}, not {first['input']!r}"
+    match first["type"]:
+        case "extra_forbidden":
+            return f"there is no key {key}{_suggest_key(key)}"
+        case "missing":
+            return f"the key {key} is missing"
+        case "model_type":
+            return f"{key} is a section with keys of its own, not {first['input']!r}"
+        case "value_error":
+            return message
+    value = "" if ", not " in message else f", not {first['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}{value}"
 
 
-def _fields_at(location: list[str]) -> list[str]:
-    section: Any = Recipe
+def _key(location: tuple[int | str, ...]) -> str:
+    """The recipe's key for a place in it; pydantic goes on with members of unions and indices of lists."""
+    parts = [str(part) for part in location]
+    depth = 1
+    while depth < len(parts) and _section(parts[:depth]) is not None:
+        depth += 1
+    return ".".join(parts[:depth])
+
+
+def _section(location: list[str]) -> type[BaseModel] | None:
+    """The section of that name; None where there is a value, or nothing."""
+    section: type[BaseModel] | None = Recipe
     for name in location:
-        field = section.model_fields.get(name) if hasattr(section, "model_fields") else None
-        if field is None:
-            return []
-        options = [field.annotation, *getattr(field.annotation, "__args__", [])]
+        field = section.model_fields.get(name) if section else None
+        options = [field.annotation, *getattr(field.annotation, "__args__", [])] if field else []
         section = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-    return list(section.model_fields) if section else []
+    return section
 
 
-def _suggest(name: str, known: list[str]) -> str:
+def _suggest_key(key: str) -> str:
+    """For an unknown key: the same name in another section, or the nearest one in its own, or all that are there."""
+    *location, name = key.split(".")
+    for other in Recipe.model_fields:
+        section = _section([other])
+        if section and name in section.model_fields:
+            return f"; did you mean {other}.{name}?"
+    section = _section(location)
+    return _suggest(name, list(section.model_fields) if section else [], ".".join([*location, ""]))
+
+
+def _suggest(name: str, known: list[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else (f"; there are {', '.join(known)}" if known else "")
+    return f"; did you mean {prefix}{close[0]}?" if close else (f"; there are {', '.join(known)}" if known else "")
 
 
 def _one_line(text: str) -> str:

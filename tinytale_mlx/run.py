@@ -5,9 +5,12 @@
 """
 
 import fcntl
+import itertools
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -18,7 +21,8 @@ from .errors import UserError
 from .recipe import Recipe
 
 ROOT = Path("runs")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LOCK = "run.lock"
 
 
 class Run:
@@ -27,10 +31,20 @@ class Run:
     def __init__(self, path: Path):
         self.path = path
         self._lock: IO[str] | None = None
+        self._latest_before: str | None = None
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def reference(self) -> str:
+        """What to type for this run on a command line: its name, or its path where it is not in the usual folder."""
+        return shlex.quote(self.name if self.path.parent == ROOT else str(self.path))
+
+    @property
+    def resume_command(self) -> str:
+        return f"tinytale train --resume --name {self.reference}"
 
     @property
     def recipe_path(self) -> Path:
@@ -65,83 +79,134 @@ class Run:
             raise UserError(f"{self.path} is not a run: it has no recipe.yaml")
         return recipe_files.load(str(self.recipe_path))
 
-    def start(self, recipe: Recipe) -> None:
-        """Make the directory, write the resolved recipe, point `latest` here."""
+    def lock(self) -> None:
+        """Claim the run for this process, until it ends. Raises UserError where another one is training in it."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / LOCK).open("a+")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {self.path}") from None
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def start(self, recipe: Recipe) -> None:
+        """Write the resolved recipe, point `latest` here, and clear away what a killed process left half written."""
+        try:
+            self._clean()
             temporary = self.path / ".recipe.yaml.tmp"
             temporary.write_text(recipe_files.dump(recipe), encoding="utf-8")
             os.replace(temporary, self.recipe_path)
-            self.point_latest()
+            latest = self.path.parent / "latest"
+            self._latest_before = os.readlink(latest) if latest.is_symlink() else None
+            _point(latest, self.name)
         except OSError as error:
-            raise UserError(f"the run directory {self.path} could not be written: {error.strerror}") from error
+            raise _unwritable(self.path, error) from error
 
-    def point_latest(self) -> None:
-        temporary = self.path.parent / f".latest.{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(self.name)
-        os.replace(temporary, self.path.parent / "latest")
-
-    def lock(self) -> None:
-        """Claim the run for this process, until it ends. Raises UserError where another one is training in it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "run.lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is training in {self.path}") from None
+    def _clean(self) -> None:
+        """Temporary files of this run, which nobody else writes while it is locked, and half a line of the log."""
+        for path in list(self.path.rglob("*.tmp")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if self.log_path.is_file():
+            whole = self.log_path.read_bytes().rpartition(b"\n")
+            if whole[2]:
+                os.truncate(self.log_path, len(whole[0]) + len(whole[1]))
 
     def log(self, event: dict[str, Any]) -> None:
-        """Append one line to log.jsonl; not-a-number becomes null."""
-        line = {"time": round(time.time(), 3)} | {k: None if v != v else v for k, v in event.items()}
-        try:
-            with self.log_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise UserError(f"{self.log_path} could not be written: {error.strerror}") from error
+        """Append one line to log.jsonl; not-a-number and infinity become null."""
+        line = {"time": round(time.time(), 3)} | {key: _plain(value) for key, value in event.items()}
+        self._append(self.log_path, json.dumps(line, ensure_ascii=False) + "\n")
 
     def add_sample(self, step: int, text: str) -> None:
-        with (self.path / "samples.txt").open("a", encoding="utf-8") as file:
-            file.write(f"--- after {step} steps\n{text}\n\n")
+        self._append(self.path / "samples.txt", f"--- after {step} steps\n{text}\n\n")
+
+    def _append(self, path: Path, text: str) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
     def discard(self) -> None:
-        """Delete a run that never got as far as a checkpoint."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete a run that never got as far as a checkpoint; `latest` names again what it named before."""
         latest = self.path.parent / "latest"
-        if latest.is_symlink() and not latest.exists():
+        if latest.is_symlink() and os.readlink(latest) == self.name:
             latest.unlink()
+            if self._latest_before is not None:
+                _point(latest, self._latest_before)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _point(link: Path, target: str) -> None:
+    """Make or change a symbolic link in one move."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} could not be written: {(error.strerror or str(error)).lower()}")
 
 
 def new(name: str | None, recipe: Recipe, root: Path = ROOT) -> Run:
     """A run that does not exist yet: NAME, or the recipe's name with the first free number.
 
-    Raises UserError where NAME is taken or not a file name.
+    Its folder is made here, so that two processes never get the same one. Raises UserError where NAME is taken or not
+    a file name, or the folder can't be made.
     """
-    if name is None:
-        numbers = iter(range(2, 1_000_000))
-        name = recipe.name
-        while (root / name).exists():
-            name = f"{recipe.name}-{next(numbers)}"
-    if not NAME.match(name) or name == "latest":
-        raise UserError(f"a run's name is made of letters, digits, dots, dashes and underscores, not {name!r}")
-    run = Run(root / name)
-    if run.path.exists():
-        raise UserError(f"the run {run.path} exists; continue it with `tinytale train --resume --name {name}`, or pick another --name")
-    return run
+    numbered = itertools.chain([recipe.name], (f"{recipe.name}-{number}" for number in itertools.count(2)))
+    for candidate in numbered if name is None else [name]:
+        if not NAME.fullmatch(candidate) or candidate == "latest":
+            raise UserError(
+                f"a run's name is made of letters, digits, dots, dashes and underscores, not {candidate!r}"
+            )
+        run = Run(root / candidate)
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            if name is not None and not _abandoned(run.path):
+                raise UserError(_taken(run)) from None
+            if name is None:
+                continue
+        except OSError as error:
+            raise _unwritable(run.path, error) from error
+        return run
+    raise AssertionError("there is always a next number")
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether a folder holds no more than what a process leaves that was killed before it wrote its recipe."""
+    return path.is_dir() and {file.name for file in path.iterdir()} <= {LOCK, ".recipe.yaml.tmp"}
+
+
+def _taken(run: Run) -> str:
+    if run.exists():
+        return f"the run {run.path} exists; continue it with `{run.resume_command}`, or pick another --name"
+    return f"{run.path} exists and is not a run; pick another --name"
 
 
 def find(name: str | None, root: Path = ROOT) -> Run:
     """The run of that name or path; without one, the latest."""
     if name is None:
-        latest = Run(root / "latest")
-        if not latest.exists():
+        latest = root / "latest"
+        if not Run(latest).exists():
             raise UserError(f"there is no run in {root}/ yet; `tinytale train` makes one")
-        return Run(latest.path.resolve().relative_to(Path.cwd()) if _below(latest.path) else latest.path.resolve())
+        return Run(root / latest.resolve().name)
     for path in (Path(name), root / name):
-        if (path / "recipe.yaml").is_file():
+        if Run(path).exists():
             return Run(path)
-    raise UserError(f"there is no run {name} (looked for {name} and {root / name})")
+    raise UserError(f"there is no run {name} (looked for {name} and {root / name}){_others(root)}")
 
 
-def _below(path: Path) -> bool:
-    return path.resolve().is_relative_to(Path.cwd())
+def _others(root: Path, most: int = 8) -> str:
+    """The newest runs, for a message."""
+    recipes = sorted(root.glob("*/recipe.yaml"), key=lambda path: -path.stat().st_mtime)
+    names = [path.parent.name for path in recipes if not path.parent.is_symlink()]
+    return f"; there are {', '.join(names[:most])}{', ...' if len(names) > most else ''}" if names else ""

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinytale_mlx.data.batches import ROUNDS, Batches, permute, validation_batches
+from tinytale_mlx.data.batches import (
+    ROUNDS,
+    Batches,
+    document_batches,
+    document_starts,
+    permute,
+    validation_batches,
+)
 from tinytale_mlx.errors import UserError
 
 FIRST = [570, 490, 920, 120, 740, 640, 670, 80]
@@ -160,3 +167,30 @@ def test_validation_has_no_batch_too_many() -> None:
 def test_too_short_a_validation_text_is_refused_at_once(length: int) -> None:
     with pytest.raises(UserError, match=f"validation text has {length} tokens?, and at least 2"):
         validation_batches(np.zeros(length, np.uint16), 4, 2)
+
+
+def test_document_rows_cover_every_document_from_its_beginning():
+    offsets = np.array([0, 5, 6, 16, 25])  # documents of 5, 1, 10 and 9 tokens
+    starts = document_starts(offsets, 4)
+    assert starts.tolist() == [0, 5, 6, 10, 14, 16, 20]  # 4 predictions in one row, 9 in three, 8 in two
+    tokens = np.arange(25, dtype=np.uint16)
+    batches = Batches(tokens, 4, 2, seed=0, starts=starts)
+    rows = np.concatenate([batches.at(step)[0] for step in range(7)])  # two epochs of seven rows
+    assert sorted(rows[:7, 0].tolist()) == sorted(rows[7:, 0].tolist()) == starts.tolist()
+    for row in rows:
+        assert row.tolist() == [(row[0] + i) % 25 for i in range(5)]
+    with pytest.raises(UserError, match="has 7 documents, and one batch takes 8"):
+        Batches(np.arange(40), 4, 8, seed=0, starts=starts)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_documents_are_scored_on_their_own_and_completely(batch_size):
+    offsets = np.array([0, 5, 6, 16, 25])
+    tokens = np.arange(25, dtype=np.uint16)
+    seen = []
+    for rows, weights in document_batches(tokens, offsets, 4, batch_size):
+        assert (rows.shape, weights.shape) == ((batch_size, 5), (batch_size, 4))
+        for row, weight in zip(rows, weights, strict=True):
+            seen += [(row[j], row[j + 1]) for j in range(4) if weight[j]]
+    expected = [(i, i + 1) for i in range(24) if i + 1 not in offsets]  # never across a border
+    assert sorted(seen) == expected

@@ -12,7 +12,7 @@ from tinytale_mlx.data.tale_cast import ANIMALS, CHILDREN, NAMES
 from tinytale_mlx.data.tale_plots import PLOTS, fitting_props
 from tinytale_mlx.data.tales import IDENTITY, _draft, preferences, questions, tale, tales
 
-FIRST_200 = "f3482088f2bd2547189922803511933a80b18ef82873777a873dabe94d21accb"
+FIRST_200 = "78b6dbffbfe4b5973c1b0572778d1a33271f3b319234a46f0f50e6f637edef1e"
 HE, SHE = {"he", "him", "his", "himself"}, {"she", "her", "hers", "herself"}
 GROUPS = {kind.noun: kind.groups for kind in (*ANIMALS, *CHILDREN)}
 
@@ -167,7 +167,7 @@ def test_pronouns_fit_the_cast(drafts):
         if draft.hero.female == draft.friend.female:
             same_sex += 1
             assert not used & other, draft.text
-    assert same_sex > 2000
+    assert same_sex > 1000
     assert without < 0.03 * len(drafts)
 
 
@@ -185,7 +185,7 @@ def test_only_birds_learn_to_fly_and_only_children_ride():
               for noun, groups in GROUPS.items()}
     who = {skill: {noun for noun, known in skills.items() if skill in known}
            for skill in ("fly in a loop", "ride a bicycle")}
-    assert who["fly in a loop"] == {"robin", "sparrow", "owl", "gull"}
+    assert who["fly in a loop"] == {"robin", "owl", "gull"}
     assert who["ride a bicycle"] == {"girl", "boy"}
     assert all(skills.values())
 

@@ -26,9 +26,6 @@ NEAREST = {
     | {"tie_embeddings": False, "logit_softcap": 15.0},
 }
 BROKEN_YARN = RopeScaling(type="yarn", factor=2.0, original_context=1)
-BROKEN_LLAMA3 = RopeScaling(
-    type="llama3", factor=2.0, original_context=32, low_freq_factor=4.0, high_freq_factor=1.0
-)
 
 
 def broken(kind: str, **changes: Any) -> ModelConfig:
@@ -44,7 +41,6 @@ VIOLATIONS: list[tuple[str, dict, str]] = [
     ("llama", {"positions": "none"}, "Llama has rotary positions only"),
     ("llama", {"rope_scaling": BROKEN_YARN, "rope_theta": 10.0},
      "Llama has other frequencies for this rope_scaling"),
-    ("llama", {"rope_scaling": BROKEN_LLAMA3}, "Llama has other frequencies for this rope_scaling"),
     ("llama", {"norm": "layernorm"}, "Llama has RMSNorm only"),
     ("llama", {"embedding_norm": True}, "Llama has no norm after the embedding"),
     ("llama", {"activation": "silu"}, "Llama has SwiGLU only"),

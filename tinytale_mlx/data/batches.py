@@ -29,11 +29,15 @@ class Batches:
     like any other border between two documents. An epoch thus predicts (N - 1) // T * T tokens, each once;
     the remainder, at most T, is a different one in every epoch.
 
+    With `starts`, int64 [windows], such as `document_starts` gives, window w begins there instead, in every epoch.
+
     Raises:
         UserError: fewer windows than `batch_size`.
     """
 
-    def __init__(self, tokens: np.ndarray, context: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, tokens: np.ndarray, context: int, batch_size: int, seed: int, starts: np.ndarray | None = None
+    ) -> None:
         needed = batch_size * context + 1
         if len(tokens) < needed:
             raise UserError(
@@ -44,7 +48,13 @@ class Batches:
         self.context = context
         self.batch_size = batch_size
         self.seed = seed
-        self.windows = (len(tokens) - 1) // context
+        self.windows = (len(tokens) - 1) // context if starts is None else len(starts)
+        self._given = starts
+        if self.windows < batch_size:
+            raise UserError(
+                f"the training text has {self.windows:,} documents, and one batch takes {batch_size:,}; "
+                "use more text, a smaller train.batch_size, or data.rows=windows"
+            )
         self._reach = np.arange(context + 1)
 
     def at(self, step: int) -> Batch:
@@ -62,8 +72,24 @@ class Batches:
     def _starts(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         """Where the windows at these positions of the epoch begin: int64, same shape."""
         random = np.random.SeedSequence(self.seed, spawn_key=(epoch,)).generate_state(ROUNDS + 1, np.uint64)
+        windows = permute(positions, self.windows, random[:ROUNDS])
+        if self._given is not None:
+            return self._given[windows]
         phase = int(random[ROUNDS]) % self.context if epoch else 0
-        return permute(positions, self.windows, random[:ROUNDS]) * self.context + phase
+        return windows * self.context + phase
+
+
+def document_starts(offsets: np.ndarray, context: int) -> np.ndarray:
+    """Window starts, int64, so that every document begins one; a longer one goes on in further windows.
+
+    offsets [documents + 1] as in `Shard`. A window's rest shows how the next document begins. A small model learns a
+    tale's cast sooner from rows that hold one tale than from windows that hold the ends of two.
+    """
+    lengths = np.diff(offsets)
+    rows = np.maximum(-(-(lengths - 1) // context), 1)
+    first_row = np.cumsum(rows) - rows
+    number = np.arange(rows.sum()) - np.repeat(first_row, rows)  # of the window within its document
+    return np.repeat(offsets[:-1], rows) + number * context
 
 
 def permute(positions: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
@@ -125,3 +151,20 @@ def _in_order(tokens: np.ndarray, context: int, batch_size: int) -> Iterator[Bat
         real = np.arange(span) < len(piece) - 1
         rows = np.lib.stride_tricks.sliding_window_view(padded, context + 1)[::context].copy()
         yield rows, real.astype(np.float32).reshape(batch_size, context)
+
+
+def document_batches(tokens: np.ndarray, offsets: np.ndarray, context: int, batch_size: int) -> Iterator[Batch]:
+    """Every document on its own: each of its tokens but the first predicted exactly once; shapes as in `Batches.at`.
+
+    tokens [N] and offsets [documents + 1] as in `Shard`. What a row holds beyond its document weighs 0.
+    """
+    starts = document_starts(offsets, context)
+    ends = offsets[np.searchsorted(offsets, starts, side="right")]
+    tokens, reach = np.asarray(tokens), np.arange(context + 1)
+    for first in range(0, len(starts), batch_size):
+        begin, end = (np.zeros(batch_size, np.int64) for _ in range(2))  # a missing row holds nothing
+        count = len(starts[first : first + batch_size])
+        begin[:count], end[:count] = starts[first : first + count], ends[first : first + count]
+        places = begin[:, None] + reach
+        weights = (places[:, 1:] < end[:, None]).astype(np.float32)
+        yield tokens.take(places, mode="wrap").astype(np.int32), weights

@@ -12,25 +12,30 @@ from typing import NamedTuple
 
 from .tale_grammar import pick
 
-GIRLS = (
-    "Lily", "Anna", "Mia", "Zoe", "Emma", "Lucy", "Ella", "Nina", "Ruby", "Clara", "Maya", "Sara", "Alice",
-    "Amina", "Leila", "Mei", "Priya", "Hana", "Freya", "Ines",
-)
-BOYS = (
-    "Tom", "Ben", "Leo", "Max", "Sam", "Jack", "Noah", "Finn", "Omar", "Hugo", "Theo", "Oscar", "Tim",
-    "Adam", "Ravi", "Kofi", "Mateo", "Felix", "Emil", "Jonas",
-)
-ANIMAL_SHE = (
-    "Hazel", "Daisy", "Poppy", "Clover", "Bella", "Tilly", "Maple", "Willow", "Olive", "Pearl", "Misty",
-    "Ginger", "Nutmeg",
-)
-ANIMAL_HE = (
-    "Pip", "Bruno", "Toby", "Rusty", "Biscuit", "Milo", "Fergus", "Chester", "Monty", "Basil", "Barney",
-    "Ziggy", "Otis",
-)
-ELDER_SHE = ("Martha", "Edith", "Agnes", "Greta", "Nora")
-ELDER_HE = ("Walter", "Albert", "Otto", "Harold", "Gustav")
-NAMES = GIRLS + BOYS + ANIMAL_SHE + ANIMAL_HE + ELDER_SHE + ELDER_HE
+GIRLS = ("Mia", "Zoe")
+BOYS = ("Tom", "Ben")
+
+# Everyone else is named by what they are: in our world there is one fox, and he is Pip. A cast that comes back
+# is what children like, and what lets a model of a million parameters keep its hero's name.
+_NAMED = """
+fox Pip he, bear Bruno he, squirrel Hazel she, owl Olive she, robin Ruby she, rabbit Biscuit he,
+mouse Daisy she, kitten Misty she, puppy Rusty he, lamb Clover she, duck Poppy she, frog Hugo he,
+otter Milo he, goat Basil he, seal Pearl she, gull Otis he, penguin Nina she,
+bunny Tilly she, duckling Monty he, chick Ella she, bear cub Toby he, baby seal Finn he,
+badger Walter he, donkey Harold he, toad Albert he, heron Agnes she, turtle Martha she, whale Greta she,
+baker Edith she, miller Otto he, gardener Emil he, farmer Clara she, shepherd Jonas he, fisher Gustav he,
+painter Freya she, sailor Nora she
+"""
+
+
+def _read_names(table: str) -> dict[str, tuple[str, bool]]:
+    """noun: (name, whether female)."""
+    entries = [entry.split() for entry in table.replace("\n", " ").split(",")]
+    return {" ".join(words): (name, sex == "she") for *words, name, sex in entries}
+
+
+NAMED = _read_names(_NAMED)
+NAMES = GIRLS + BOYS + tuple(name for name, _ in NAMED.values())
 
 
 class Kind(NamedTuple):
@@ -47,31 +52,20 @@ def _kind(noun: str, colors: str, went: str, hand: str, groups: str) -> Kind:
 
 ANIMALS = (
     _kind("fox", "red brown", "ran", "paw", "wood hill"),
-    _kind("rabbit", "white grey brown", "hopped", "paw", "wood farm garden"),
     _kind("bear", "brown black", "walked", "paw", "wood"),
-    _kind("mouse", "grey brown white", "ran", "paw", "wood farm garden"),
-    _kind("hedgehog", "brown prickly", "trotted", "paw", "wood garden"),
     _kind("squirrel", "red grey", "ran", "paw", "wood"),
-    _kind("badger", "grey striped", "trotted", "paw", "wood"),
     _kind("owl", "white brown", "flew", "wing", "wood"),
-    _kind("deer", "brown spotted", "trotted", "hoof", "wood hill"),
-    _kind("frog", "green spotted", "hopped", "foot", "pond"),
-    _kind("duck", "white yellow brown", "waddled", "wing", "pond farm"),
-    _kind("otter", "brown sleek", "ran", "paw", "pond"),
-    _kind("beaver", "brown furry", "walked", "paw", "pond"),
-    _kind("goose", "grey white", "waddled", "wing", "pond farm"),
+    _kind("robin", "brown red", "flew", "wing", "garden wood"),
+    _kind("rabbit", "white grey brown", "hopped", "paw", "wood farm garden"),
+    _kind("mouse", "grey brown white", "ran", "paw", "farm garden"),
     _kind("kitten", "black white orange striped", "ran", "paw", "farm garden"),
     _kind("puppy", "brown black spotted", "ran", "paw", "farm garden"),
     _kind("lamb", "white black woolly", "trotted", "hoof", "farm hill"),
-    _kind("pony", "brown white spotted", "trotted", "hoof", "farm hill"),
+    _kind("duck", "white yellow brown", "waddled", "wing", "pond farm"),
+    _kind("frog", "green spotted", "hopped", "foot", "pond"),
+    _kind("otter", "brown sleek", "ran", "paw", "pond"),
     _kind("goat", "white brown grey", "trotted", "hoof", "farm hill"),
-    _kind("piglet", "pink spotted", "trotted", "foot", "farm"),
-    _kind("robin", "brown red", "flew", "wing", "garden wood"),
-    _kind("sparrow", "brown grey", "flew", "wing", "garden farm"),
-    _kind("hare", "brown grey", "hopped", "paw", "hill"),
-    _kind("turtle", "green brown", "walked", "foot", "pond sea"),
     _kind("seal", "grey spotted", "slid", "flipper", "sea snow"),
-    _kind("crab", "red orange", "walked", "claw", "sea"),
     _kind("gull", "white grey", "flew", "wing", "sea snow"),
     _kind("penguin", "black fluffy", "waddled", "wing", "snow"),
 )
@@ -83,21 +77,19 @@ CHILD_NOUNS = ("girl", "boy")
 
 # The old and wise, the very small: by group of places. People meet people, animals meet animals.
 OLD_ANIMALS = {
-    "wood": ("owl", "badger", "bear"), "farm": ("donkey", "horse", "hen"), "garden": ("toad", "cat", "crow"),
-    "pond": ("heron", "turtle", "toad"), "hill": ("donkey", "goat", "eagle"),
-    "sea": ("turtle", "gull", "seal"),
-    "snow": ("seal", "whale", "gull"),
+    "wood": ("owl", "badger"), "farm": ("donkey", "turtle"), "garden": ("toad", "turtle"),
+    "pond": ("heron", "toad"), "hill": ("donkey", "goat", "owl"), "sea": ("turtle", "whale", "gull"),
+    "snow": ("whale", "gull"),
 }
 WORKERS = {
-    "village": ("baker", "teacher", "tailor", "miller", "gardener", "cook", "painter"),
-    "farm": ("farmer", "miller", "shepherd", "gardener"), "sea": ("fisher", "sailor", "painter", "cook"),
-    "hill": ("shepherd", "woodcutter", "beekeeper"), "snow": ("baker", "weaver", "sailor"),
+    "village": ("baker", "gardener", "painter", "miller"), "farm": ("farmer", "miller", "shepherd"),
+    "sea": ("fisher", "sailor", "painter"), "hill": ("shepherd", "farmer"), "snow": ("baker", "fisher"),
 }
 LITTLE_ONES = {
-    "village": ("puppy", "kitten", "duckling"), "farm": ("lamb", "chick", "duckling", "calf"),
-    "wood": ("bunny", "fawn", "bear cub"), "garden": ("chick", "bunny", "kitten"),
-    "pond": ("duckling", "gosling"), "hill": ("lamb", "bunny", "fawn"), "sea": ("baby seal", "baby turtle"),
-    "snow": ("baby seal",),
+    "village": ("puppy", "kitten", "duckling"), "farm": ("lamb", "chick", "duckling"),
+    "wood": ("bunny", "bear cub"), "garden": ("chick", "bunny", "duckling"),
+    "pond": ("duckling", "bunny"), "hill": ("lamb", "bunny", "bear cub"), "sea": ("baby seal", "chick"),
+    "snow": ("baby seal", "chick"),
 }
 SIZES = ("small", "little", "young", "plump", "cheerful", "clever", "merry", "curious")
 CHILD_WORDS = ("little", "small", "young", "cheerful", "curious", "clever", "merry", "lively", "busy")
@@ -200,52 +192,44 @@ def draw_hero(rng: random.Random, groups: str, also_children: str = "") -> tuple
     """A hero and a place where such a hero lives; half of the heroes are children."""
     if rng.random() < 0.5:
         place, kind = pick(rng, _settings(f"{groups} {also_children}", CHILDREN))
-        return place, _child(rng, kind.noun == "girl", ())
+        return place, _child(rng, kind.noun == "girl", "")
     place, kind = pick(rng, _settings(groups, ANIMALS))
-    return place, _animal(rng, kind, rng.random() < 0.5, ())
+    return place, _animal(rng, kind)
 
 
 def draw_friend(rng: random.Random, role: str, hero: Person, place: Place) -> Person:
     """A second person for the tale. Mostly of the other sex: then every "he" and "she" is clear."""
-    female = (rng.random() < 0.75) != hero.female
+    if role == "peer" and hero.is_child:
+        return _child(rng, (rng.random() < 0.75) != hero.female, hero.name)
+    if role == "peer":
+        kinds = {kind.noun: kind for kind in ANIMALS if place.group in kind.groups}
+        return _animal(rng, kinds[_other(rng, tuple(kinds), hero)])
     if role == "little":
-        noun = pick(rng, LITTLE_ONES[place.group])
-        return Person(_name(rng, ANIMAL_SHE if female else ANIMAL_HE, hero.name), noun,
-                      f"{pick(rng, LITTLE_WORDS)} {noun}", female)
-    if role == "elder":
-        return _elder(rng, female, hero, place)
-    if hero.is_child:
-        return _child(rng, female, (hero.name,))
-    kinds = [kind for kind in ANIMALS if place.group in kind.groups and kind.noun != hero.noun]
-    return _animal(rng, pick(rng, kinds), female, (hero.name,))
-
-
-def _elder(rng: random.Random, female: bool, hero: Person, place: Place) -> Person:
-    if hero.is_child:
-        noun, names = pick(rng, WORKERS[place.group]), ELDER_SHE if female else ELDER_HE
+        noun, words = _other(rng, LITTLE_ONES[place.group], hero), LITTLE_WORDS
     else:
-        nouns = [noun for noun in OLD_ANIMALS[place.group] if noun != hero.noun]
-        noun = pick(rng, nouns)
-        female = female or noun == "hen"
-        names = ANIMAL_SHE if female else ANIMAL_HE
-    return Person(_name(rng, names, hero.name), noun, f"{pick(rng, OLD_WORDS)} {noun}", female)
+        noun, words = _other(rng, (WORKERS if hero.is_child else OLD_ANIMALS)[place.group], hero), OLD_WORDS
+    name, female = NAMED[noun]
+    return Person(name, noun, f"{pick(rng, words)} {noun}", female)
 
 
-def _child(rng: random.Random, female: bool, taken: tuple[str, ...]) -> Person:
+def _other(rng: random.Random, nouns: tuple[str, ...], hero: Person) -> str:
+    """One of the nouns that is not the hero's; of the other sex where there is one."""
+    others = [noun for noun in nouns if noun != hero.noun]
+    clear = [noun for noun in others if NAMED[noun][1] != hero.female]
+    return pick(rng, clear or others)
+
+
+def _child(rng: random.Random, female: bool, taken: str) -> Person:
     noun = "girl" if female else "boy"
-    name = _name(rng, GIRLS if female else BOYS, *taken)
+    name = pick(rng, [name for name in (GIRLS if female else BOYS) if name != taken])
     return Person(name, noun, f"{pick(rng, CHILD_WORDS)} {noun}", female)
 
 
-def _animal(rng: random.Random, kind: Kind, female: bool, taken: tuple[str, ...]) -> Person:
+def _animal(rng: random.Random, kind: Kind) -> Person:
     look = kind.noun
     if (style := rng.random()) < 0.75:
         look = f"{pick(rng, kind.colors)} {look}"
     if style > 0.35:
         look = f"{pick(rng, SIZES)} {look}"
-    return Person(_name(rng, ANIMAL_SHE if female else ANIMAL_HE, *taken), kind.noun, look, female, kind.went,
-                  kind.hand)
-
-
-def _name(rng: random.Random, names: tuple[str, ...], *taken: str) -> str:
-    return pick(rng, [name for name in names if name not in taken])
+    name, female = NAMED[kind.noun]
+    return Person(name, kind.noun, look, female, kind.went, kind.hand)

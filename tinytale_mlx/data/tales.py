@@ -1,7 +1,7 @@
 """Short tales without end, from a seed: what `tinytale train` reads when no other text is given.
 
 The idea comes from TinyStories (Eldan & Li, 2023, arXiv:2305.07759): a model with a few million parameters
-can write coherent English if its world is small. So we make tales from about 1,300 simple words and 18 plots,
+can write coherent English if its world is small. So we make tales from about 1,260 simple words and 18 plots,
 each with a hero, a want, a trouble, a helper and a lesson. Nothing is downloaded and nothing is stored: tale
 number i of a seed is a pure function of the two, the same on every machine.
 """
@@ -21,7 +21,7 @@ __all__ = ["IDENTITY", "preferences", "questions", "tale", "tales"]
 
 UNKIND_TRIES = 24
 THE_END = 0.15  # share of the tales that say so
-MOST_WORDS = 145  # a longer telling is told again, so that a tale fits a short context
+MOST_WORDS = 120  # a longer telling is told again, so that a tale fits a short context
 
 _ASKED_OF_EVERY_TALE = (
     ("Who is this tale about?", "This tale is about {hero}, {a_look}."),

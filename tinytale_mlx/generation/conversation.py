@@ -11,12 +11,19 @@ from .prompts import chat_prompt, stop_ids, text_prompt
 
 
 class Conversation:
-    """`answer(text)` streams the model's reply. With `messages_known`, turns are messages in the chat template; otherwise
-    the model continues the text that both have written so far.
+    """`answer(text)` streams the model's reply.
+
+    With `messages_known`, turns are messages in the chat template; otherwise the model continues the text that
+    both have written so far.
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, settings: GenerateRecipe, seed: int, messages_known: bool
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        settings: GenerateRecipe,
+        seed: int,
+        messages_known: bool,
     ):
         self._model, self._tokenizer, self._settings, self._seed = model, tokenizer, settings, seed
         self._messages_known = messages_known
@@ -28,15 +35,20 @@ class Conversation:
         self.forgotten = False
 
     def answer(self, text: str) -> Iterator[str]:
-        """Pieces of the reply to `text`. An answer that is broken off stays in the conversation as far as it came."""
-        self.messages.append({"role": "user", "content": text})
+        """Pieces of the reply to `text`. An answer that is broken off stays in the conversation as far as it came.
+
+        UserError for text that the tokenizer can't write; the conversation then is as it was.
+        """
+        messages = [*self.messages, {"role": "user", "content": text}]
+        prompt = self._prompt(messages)
+        self.messages = messages
         self.turns += 1
         completion = Completion()
         try:
             yield from stream_text(
                 self._model,
                 self._tokenizer,
-                self._prompt(),
+                prompt,
                 self._settings,
                 key(self._seed, "chat", self.turns),
                 stop_ids(self._tokenizer),
@@ -45,13 +57,13 @@ class Conversation:
         finally:
             self.messages.append({"role": "assistant", "content": completion.text})
 
-    def _prompt(self) -> list[int]:
-        """The ids to continue; the oldest turns go first when there is no room left for an answer of half a window."""
+    def _prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        """The ids to continue; the oldest turns go first where they leave no half a window for the answer."""
         room = self._model.config.context // 2
-        kept = self.messages
+        kept = messages
         while len(ids := self._encode(kept)) > room and len(kept) > 2:
             kept = kept[2:]
-        self.forgotten = len(kept) < len(self.messages)
+        self.forgotten = len(kept) < len(messages)
         return ids
 
     def _encode(self, messages: list[dict[str, str]]) -> list[int]:

@@ -20,21 +20,27 @@ PREFILL = 512
 
 
 def generate_ids(
-    model: Transformer, prompt: list[int], settings: GenerateRecipe, key: mx.array, stop: Collection[int] = ()
+    model: Transformer,
+    prompt: list[int],
+    settings: GenerateRecipe,
+    key: mx.array,
+    stop: Collection[int] = (),
+    vocabulary: int | None = None,
 ) -> Iterator[int]:
-    """The ids that follow `prompt`, up to and including the first one of `stop`.
+    """The ids that follow `prompt`, up to and including the first one of `stop`; all are below `vocabulary`.
 
-    Text beyond the trained context is read in a window: when it is full, generation goes on from its last half. A
-    longer prompt counts with its end. Raises ValueError for an empty prompt.
+    Text beyond the trained context is read in a window: when it is full, generation goes on from its last half.
+    A longer prompt counts with its end. The same key gives the same ids, of which a lower limit is the start.
+    Raises ValueError for an empty prompt.
     """
     if not prompt:
         raise ValueError("there is nothing to continue: start from the tokenizer's bos token")
     context = model.config.context
     history = list(prompt)
     cache, logits = _read(model, history[-context:])
-    keys = mx.random.split(key, settings.max_new_tokens)
-    for i in range(settings.max_new_tokens):
-        chosen = sample(logits, keys[i], settings.temperature, settings.top_k, settings.top_p)
+    for _ in range(settings.max_new_tokens):
+        key, own = mx.random.split(key)
+        chosen = sample(logits[:, :vocabulary], own, settings.temperature, settings.top_k, settings.top_p)
         full = cache[0].offset >= context
         if not full:
             logits = model(chosen[:, None], cache)[:, -1]
@@ -80,7 +86,8 @@ def stream_text(
 ) -> Iterator[str]:
     """Pieces of text as they become whole characters; `completion` holds all of it, the stop token left out."""
     decoder = StreamDecoder(tokenizer)
-    for token in generate_ids(model, prompt, settings, key, stop):
+    # A model may have more ids than its tokenizer, for the sake of a round number.
+    for token in generate_ids(model, prompt, settings, key, stop, tokenizer.vocab_size):
         if token in stop:
             completion.finish_reason = "stop"
             break

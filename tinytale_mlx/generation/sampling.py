@@ -31,7 +31,7 @@ def keep_top_p(logits: mx.array, p: float) -> mx.array:
     """All but the smallest set of likeliest tokens whose probabilities sum to p or more become -inf."""
     order = mx.argsort(-logits, axis=-1)
     probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
-    before = mx.cumsum(probabilities, axis=-1) - probabilities
+    before = mx.cumsum(probabilities, axis=-1, inclusive=False)
     # A token stays while the likelier ones have not reached p yet; so the first always does.
     kept = mx.put_along_axis(mx.zeros(logits.shape, mx.bool_), order, before < p, axis=-1)
     return mx.where(kept, logits, -math.inf)

@@ -48,7 +48,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
 
-        mask = self._mask(q.shape[2], k.shape[2])
+        mask = self._mask(q.shape[2], k.shape[2], q.dtype)
         scale = config.size_per_head**-0.5
         rate = config.attention_dropout if key is not None else 0.0
         # On a CPU the kernel is not fused either, and `softmax` is the faster one there.
@@ -62,11 +62,11 @@ class Attention(nn.Module):
         """[B, T, heads * size] to [B, heads, T, size]."""
         return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
-    def _mask(self, queries: int, keys: int) -> mx.array | str | None:
+    def _mask(self, queries: int, keys: int, dtype: mx.Dtype) -> mx.array | str | None:
         """What the queries, which are the last of the keys, may see: "causal", None for all, or an array.
 
-        A boolean array [queries, keys] marks what is visible; with a relative bias, a float array [heads, queries, keys]
-        holds the bias, and -inf for what is not.
+        A boolean array [queries, keys] marks what is visible; with a relative bias, an array [heads, queries, keys] of
+        that dtype holds the bias, and -inf for what is not.
         """
         window = self._config.sliding_window
         bias = self._alibi or self.get("relative_bias")
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         visible = distance >= 0
         if window is not None:
             visible = visible & (distance < window)
-        return visible if bias is None else mx.where(visible, bias(distance), -math.inf)
+        return visible if bias is None else mx.where(visible, bias(distance), -math.inf).astype(dtype)
 
 
 def manual_attention(

@@ -2,14 +2,17 @@
 
 MLX's Linux wheel calls a scalar exp for every element, 12 ns each, which costs more than the matrix products of a
 small model. Inside `mx.compile`, multiplications and additions become vector instructions: the polynomial below takes
-1 ns, with a relative error under 5e-6. On a Mac every function here is MLX's.
+1 ns, with a relative error under 5e-6 for |x| up to 16, and of 2e-4 at -32, where e^x is 1e-14. On a Mac every
+function here is MLX's.
 """
 
 import functools
 import math
 import platform
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 
 @functools.cache
@@ -22,16 +25,25 @@ def scalar_exp() -> bool:
 _TAYLOR = [1 / 40320, 1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0]
 
 
-@mx.compile
-def polynomial_exp(x: mx.array) -> mx.array:
-    """e^x for float32 x up to 32, above which it is clipped; 0 below -32, where a softmax or a sigmoid has nothing left."""
-    y = mx.clip(x, -32, 32) * (1 / 32)
-    result = _TAYLOR[0] * y + _TAYLOR[1]
+def _power(y: Any) -> Any:
+    """(e^y)^32 by the polynomial, for anything that multiplies and adds."""
+    result = y * _TAYLOR[0] + _TAYLOR[1]
     for term in _TAYLOR[2:]:
         result = result * y + term
-    for _ in range(5):  # (e^(x/32))^32
+    for _ in range(5):
         result = result * result
-    return mx.where(x > -32, result, 0.0)
+    return result
+
+
+# What the polynomial makes of e^-32 in float32. Less it, everything from -32 down is exactly 0 without a comparison,
+# which would keep the compiler from vectorising.
+_LEAST = float(_power(np.float32(-1)))
+
+
+@mx.compile
+def polynomial_exp(x: mx.array) -> mx.array:
+    """e^x for float32 x; 0 from -32 down, where a softmax or a sigmoid has nothing left."""
+    return _power(mx.maximum(x, -32) * (1 / 32)) - _LEAST
 
 
 @mx.custom_function
@@ -64,8 +76,9 @@ def silu(x: mx.array) -> mx.array:
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """GPT-2's GELU: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), with tanh written as a sigmoid."""
-    scale = 2 * math.sqrt(2 / math.pi) * (1 + 0.044715 * x * x)
-    return silu(scale * x) / scale
+    y = x.astype(mx.float32)  # in float16, x² would overflow from 256 on
+    scale = 2 * math.sqrt(2 / math.pi) * (1 + 0.044715 * y * y)
+    return (silu(scale * y) / scale).astype(x.dtype)
 
 
 def softmax(x: mx.array) -> mx.array:

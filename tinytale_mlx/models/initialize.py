@@ -14,14 +14,17 @@ RESIDUAL = ("o_proj", "down_proj")
 
 
 def initialize(model: nn.Module, config: ModelConfig, key: mx.array) -> None:
-    """Replace every matrix of `model`; vectors keep the zeros and ones that they were made with."""
-    matrices = [(path, array) for path, array in tree_flatten(model.parameters()) if array.ndim == 2]
+    """Replace every matrix and bias of `model`; the weights of norms keep the ones that they were made with."""
+    parameters = tree_flatten(model.parameters())
+    matrices = [(path, array) for path, array in parameters if array.ndim == 2]
+    # `nn.Linear` draws its bias, and from ambient randomness.
+    biases = [(path, mx.zeros_like(array)) for path, array in parameters if path.endswith(".bias")]
     keys = mx.random.split(key, len(matrices))
     drawn = [
         (path, mx.random.normal(array.shape, key=k) * standard_deviation(path, array.shape, config))
         for (path, array), k in zip(matrices, keys, strict=True)
     ]
-    model.update(tree_unflatten(drawn))
+    model.update(tree_unflatten(drawn + biases))
 
 
 def standard_deviation(path: str, shape: tuple[int, ...], config: ModelConfig) -> float:

@@ -18,28 +18,30 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..errors import UserError
 from ..models.transformer import Transformer
 
-NAME = re.compile(r"step-\d{6,}$")
+NAME = re.compile(r"step-\d{6,}")
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
 def save(folder: Path, step: int, model: Transformer, optimizer: optim.Optimizer, state: dict[str, Any]) -> Path:
     """Write `folder/step-NNNNNN` with model.safetensors, optimizer.safetensors and state.json; return its path."""
     target = folder / f"step-{step:06d}"
     temporary = folder / f".{target.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        mx.save_safetensors(str(temporary / "model.safetensors"), _named(model.parameters()))
-        mx.save_safetensors(str(temporary / "optimizer.safetensors"), _named(optimizer.state))
-        (temporary / "state.json").write_text(json.dumps({**state, "step": step}, indent=2) + "\n")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        mx.save_safetensors(str(temporary / MODEL), _named(model.parameters()))
+        mx.save_safetensors(str(temporary / OPTIMIZER), _named(optimizer.state))
+        (temporary / STATE).write_text(json.dumps({**state, "step": step}, indent=2) + "\n")
         for file in [*temporary.iterdir(), temporary]:
             flush(file)
         if target.exists():
-            shutil.rmtree(target)
+            _delete(target)
         os.rename(temporary, target)
         flush(folder)
     except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(f"the checkpoint of step {step} could not be written to {folder}: {error}") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"the checkpoint of step {step} could not be written to {folder}: {reason}") from error
     return target
 
 
@@ -49,42 +51,64 @@ def _named(tree: Any) -> dict[str, mx.array]:
 
 
 def load(path: Path, model: Transformer, optimizer: optim.Optimizer) -> dict[str, Any]:
-    """Put the checkpoint's weights and optimiser state in place; return its state.json."""
-    state = read_state(path)
-    load_weights(path, model)
+    """Put the checkpoint's weights and optimiser state in place; return its state.json.
+
+    Raises UserError where a file is missing, damaged, or of another model or optimiser.
+    """
     try:
-        saved = mx.load(str(path / "optimizer.safetensors"))
-    except RuntimeError as error:
-        raise UserError(f"{path}/optimizer.safetensors can't be read: {error}") from None
-    assert isinstance(saved, dict)
-    optimizer.state = tree_unflatten(list(saved.items()))
+        state = json.loads((path / STATE).read_text())
+        optimizer.init(model.trainable_parameters())
+        weights = _read(path / MODEL, _named(model.parameters()))
+        moments = _read(path / OPTIMIZER, _named(optimizer.state))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    model.load_weights(list(weights.items()))
+    optimizer.state = tree_unflatten(list(moments.items()))
     return state
 
 
 def load_weights(path: Path, model: Transformer) -> None:
+    """Put the checkpoint's weights in place. Raises UserError as `load` does."""
     try:
-        model.load_weights(str(path / "model.safetensors"), strict=True)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}/model.safetensors does not fit the recipe: {error}") from None
+        model.load_weights(list(_read(path / MODEL, _named(model.parameters())).items()))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _damaged(path, error) from error
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    return json.loads((path / "state.json").read_text())
+def _read(file: Path, expected: dict[str, mx.array]) -> dict[str, mx.array]:
+    """The arrays of a file, all read now: MLX would otherwise find out that the file is too short when it is too late."""
+    arrays = mx.load(str(file))
+    assert isinstance(arrays, dict)
+    if {n: a.shape for n, a in arrays.items()} != {n: a.shape for n, a in expected.items()}:
+        raise ValueError(f"{file.name} does not fit the recipe")
+    mx.eval(arrays)
+    return arrays
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"the checkpoint {path} can't be read ({reason}); delete it, and the one before it is used")
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
     """The complete ones, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted((p for p in folder.iterdir() if NAME.match(p.name)), key=lambda p: int(p.name[5:]))
+    return sorted((p for p in folder.iterdir() if NAME.fullmatch(p.name)), key=lambda p: int(p.name[5:]))
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep`, and what an interrupted save left behind."""
+    """Delete all but the newest `keep`."""
     for path in all_checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
-    for path in folder.glob(".step-*.tmp"):
-        shutil.rmtree(path)
+        _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """Under its temporary name, lest a half deleted checkpoint look like a whole one."""
+    doomed = path.with_name(f".{path.name}.old.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

@@ -39,6 +39,14 @@ class Progress:
     def tokens_per_second(self) -> float:
         return self.timed_tokens / self.timed_seconds if self.timed_seconds else math.nan
 
+    def add(self, tokens: int, seconds: float, timed: bool) -> None:
+        """Count one more step."""
+        self.step += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        self.timed_tokens += tokens * timed
+        self.timed_seconds += seconds * timed
+
     def to_json(self) -> dict[str, Any]:
         return {name: None if value != value else value for name, value in asdict(self).items()}
 
@@ -64,7 +72,7 @@ def train(
 ) -> Literal["finished", "interrupted"]:
     """Run from `progress.step` to `train.steps`, or until a stop is requested; either way the end is saved.
 
-    Raises UserError when the loss is no longer finite; the last checkpoint then is from before that.
+    Raises UserError when a loss is no longer finite; the last checkpoint then is from before that.
     """
     window, first = _Window(), progress.step
     while progress.step < train.steps:
@@ -73,34 +81,19 @@ def train(
         rate = learning_rate(number, train)
         batches = (batch_at(number * train.accumulate + i) for i in range(train.accumulate))
         result = step(batches, rate, key(seed, "dropout", number))
-        if not (math.isfinite(result.nats) and math.isfinite(result.grad_norm)):
-            raise UserError(
-                f"the loss became {result.nats / max(result.tokens, 1):.3g} at step {number + 1} (gradient norm "
-                f"{result.grad_norm:.3g}), so training stopped; try a lower train.learning_rate than {train.learning_rate:g}"
-            )
+        _check_finite(result, number + 1, train)
         seconds = time.perf_counter() - started
-        progress.step += 1
-        progress.tokens += int(result.tokens)
-        progress.seconds += seconds
-        if number > first:
-            progress.timed_tokens += int(result.tokens)
-            progress.timed_seconds += seconds
-        window.add(result, seconds)
+        progress.add(int(result.tokens), seconds, timed=number > first)
+        window.add(result, seconds, timed=number > first)
 
         stopping = hooks.stop_requested()
         done = progress.step == train.steps
-        if progress.step % train.log_every == 0 or done or stopping:
+        if progress.step % train.log_every == 0 or number == first or done or stopping:
             progress.train_loss = window.loss
-            hooks.log(
-                {"event": "step", "step": progress.step, "loss": window.loss, "learning_rate": rate}
-                | {"grad_norm": result.grad_norm, "tokens": progress.tokens, "seconds": progress.seconds}
-                | {"tokens_per_second": window.speed, "peak_memory_bytes": mx.get_peak_memory()}
-            )
+            hooks.log(_step_event(progress, rate, result, window))
             window = _Window()
         if (progress.step % train.validate_every == 0 and not stopping) or done:
-            figures = hooks.evaluate()
-            progress.val_loss = figures["val_loss"]
-            hooks.log({"event": "validation", "step": progress.step, "tokens": progress.tokens, **figures})
+            _validate(progress, train, hooks)
         if progress.step % train.sample_every == 0 and not stopping and not done:
             hooks.log({"event": "sample", "step": progress.step, "text": hooks.sample(progress.step)})
         if progress.step % train.save_every == 0 or done or stopping:
@@ -110,21 +103,59 @@ def train(
     return "finished"
 
 
+def _validate(progress: Progress, train: TrainRecipe, hooks: Hooks) -> None:
+    figures = hooks.evaluate()
+    progress.val_loss = figures["val_loss"]
+    if not math.isfinite(progress.val_loss):
+        raise _diverged("validation loss", progress.val_loss, progress.step, train)
+    hooks.log({"event": "validation", "step": progress.step, "tokens": progress.tokens, **figures})
+
+
+def _check_finite(result: StepResult, step: int, train: TrainRecipe) -> None:
+    if not math.isfinite(result.nats):
+        raise _diverged("loss", result.nats, step, train)
+    if not math.isfinite(result.grad_norm):
+        raise _diverged("gradient norm", result.grad_norm, step, train)
+
+
+def _diverged(what: str, value: float, step: int, train: TrainRecipe) -> UserError:
+    return UserError(
+        f"the {what} became {value} at step {step}, so training stopped; "
+        f"start again with a train.learning_rate below {train.learning_rate:g}"
+    )
+
+
+def _step_event(progress: Progress, rate: float, result: StepResult, window: "_Window") -> dict[str, Any]:
+    return {
+        "event": "step",
+        "step": progress.step,
+        "loss": window.loss,
+        "learning_rate": rate,
+        "grad_norm": result.grad_norm,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "tokens_per_second": window.tokens_per_second,
+        "peak_memory_bytes": mx.get_peak_memory(),
+    }
+
+
 class _Window:
     """Sums since the last log line."""
 
     def __init__(self) -> None:
-        self.nats = self.tokens = self.seconds = 0.0
+        self._nats = self._tokens = self._timed_tokens = self._timed_seconds = 0.0
 
-    def add(self, result: StepResult, seconds: float) -> None:
-        self.nats += result.nats
-        self.tokens += result.tokens
-        self.seconds += seconds
+    def add(self, result: StepResult, seconds: float, timed: bool) -> None:
+        self._nats += result.nats
+        self._tokens += result.tokens
+        self._timed_tokens += result.tokens * timed
+        self._timed_seconds += seconds * timed
 
     @property
     def loss(self) -> float:
-        return self.nats / self.tokens
+        return self._nats / self._tokens
 
     @property
-    def speed(self) -> float:
-        return self.tokens / self.seconds
+    def tokens_per_second(self) -> float:
+        """Not a number where the only step was one that compiled."""
+        return self._timed_tokens / self._timed_seconds if self._timed_seconds else math.nan

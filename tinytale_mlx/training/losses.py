@@ -45,4 +45,5 @@ def next_token_loss(logits: mx.array, tokens: mx.array, weights: mx.array) -> mx
     logits [B, T, vocabulary] for tokens[:, :-1]; tokens [B, T+1]; weights [B, T]; returns a float32 scalar.
     A token of weight 0 counts for nothing, whatever its id.
     """
-    return (cross_entropy(logits, tokens[:, 1:]) * weights).sum()
+    targets = mx.where(weights > 0, tokens[:, 1:], 0)  # an id such as -100 lies outside the logits
+    return (cross_entropy(logits, targets) * weights).sum()
