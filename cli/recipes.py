@@ -7,9 +7,16 @@ from .options import Json, print_json, size
 
 
 def recipes(json: Json = False) -> None:
-    """The built-in recipes, with sizes. A recipe is a short YAML file; yours can be one too."""
+    """The built-in recipes, with sizes. A recipe is a short YAML file; yours can be one too.
+
+    Examples:
+
+        tinytale recipes
+
+        tinytale recipes --json
+    """
     from tinytale_mlx import recipe_files, stages
-    from tinytale_mlx.models.transformer import count_parameters
+    from tinytale_mlx.models.parameters import count_parameters
 
     found = {}
     for name in recipe_files.names():

@@ -1,6 +1,7 @@
 """Loads tinytale before any test can load MLX, so that its BLAS is the fast one. And what tests share."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,9 +9,19 @@ import pytest
 import tinytale_mlx  # noqa: F401  isort: skip
 import numpy as np
 
+import mlx.core as mx
+
 from tinytale_mlx.models import attention, elementary
 from tinytale_mlx.recipe import ModelConfig
 from tinytale_mlx.training import losses
+
+
+@pytest.fixture(autouse=True)
+def _free_memory() -> Iterator[None]:
+    """A compiled step and its model hold each other, and Python does not see how much memory that is."""
+    yield
+    if mx.get_active_memory() > 100e6:
+        gc.collect()
 
 
 @pytest.fixture

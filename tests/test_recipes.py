@@ -17,7 +17,7 @@ from pydantic import BaseModel
 import tinytale_mlx
 from tinytale_mlx import recipe_files, stages
 from tinytale_mlx.errors import UserError
-from tinytale_mlx.models.transformer import count_parameters
+from tinytale_mlx.models.parameters import count_parameters
 from tinytale_mlx.recipe import DataRecipe, GenerateRecipe, ModelConfig, Recipe, TokenizerRecipe, TrainRecipe
 from tinytale_mlx.training.losses import next_token_loss
 from tinytale_mlx.training.optimizers import make_optimizer
@@ -160,9 +160,7 @@ def test_differences_name_the_keys_that_changed(load: Callable[..., Recipe]):
         ("data.source=./a.txt", lambda r: r.data.source, "./a.txt"),
     ],
 )
-def test_set_changes_one_key(
-    override: str, read: Callable[[Recipe], Any], value: Any, load: Callable[..., Recipe]
-):
+def test_set_changes_one_key(override: str, read: Callable[[Recipe], Any], value: Any, load: Callable[..., Recipe]):
     before, after = load(MINIMAL), load(MINIMAL, override)
     assert read(after) == value
     assert type(read(after)) is type(value)
@@ -312,9 +310,7 @@ def test_a_recipe_can_not_be_changed_behind_its_back():
 
 
 # ---------------------------------------------------------------------- every key does something
-@pytest.mark.parametrize(
-    "section", [DataRecipe, TokenizerRecipe, ModelConfig, TrainRecipe, GenerateRecipe, Recipe]
-)
+@pytest.mark.parametrize("section", [DataRecipe, TokenizerRecipe, ModelConfig, TrainRecipe, GenerateRecipe, Recipe])
 def test_every_key_is_read_somewhere(section: type[BaseModel]):
     """No dead keys: outside the recipe's own description and the reading of files, somebody asks for it."""
     package = Path(tinytale_mlx.__file__).parent

@@ -8,6 +8,7 @@ elementwise work seven times slower.
 import os
 import shutil
 import sys
+from importlib import metadata
 
 import mlx.core as mx
 
@@ -55,5 +56,5 @@ def describe() -> dict[str, str | int]:
         "backend": "gpu" if on_gpu() else "cpu",
         "memory_bytes": physical_memory(),
         "cores": os.cpu_count() or 1,
-        "mlx": mx.__version__,
+        "mlx": metadata.version("mlx"),
     }

@@ -11,7 +11,7 @@ import pytest
 FILES = {
     "empty.txt": b"",
     "short.txt": b"Once upon a time.\n" * 8,
-    "word.txt": b"Once",
+    "word.txt": b"O",
     "binary.txt": bytes(range(256)) * 20,
     "latin.txt": b"good line\nbad \xff line\n",
     "broken.jsonl": b'{"text": "a"}\n{bad\n',
@@ -47,8 +47,7 @@ TRAIN = {
     "runs in a file": (["--runs", "nano.yaml"], "could not be written: not a directory"),
     "no such folder to write": (["--runs", "/proc/nowhere"], "could not be written"),
     "divergence": (["--learning-rate", "1e30"], "so training stopped; start again with a train.learning_rate"),
-    "divergence at the end": (["--learning-rate", "1e30", "--steps", "1"], "the validation loss became"),
-    "too large a model": (["--set", "model.hidden_size=10000000"], "this machine has not enough memory"),
+    "too large a model": (["--set", "model.vocab_size=2000000000"], "GB, and this machine has"),
 }  # fmt: skip
 
 
@@ -178,15 +177,12 @@ def test_damaged_checkpoint(part: str, damage: str, nano: Path, tinytale) -> Non
 
 @pytest.mark.slow
 def test_disk_that_fills_up(nano: Path, start) -> None:
-    """Files may grow to so many bytes that the shards fit, and of a checkpoint the optimiser's half does not."""
-    arguments = ["--set", "data.documents=100", "--set", "model.context=64", "--set", "tokenizer.vocab_size=300"]
-    limit = 150_000
-    fit = "import resource, tinytale_mlx.training.checkpoint as c; rename = c.os.rename\n"
-    fit += "def once(*names): rename(*names); " + f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-    fit += "c.os = type('os', (), {'rename': once, 'open': c.os.open, 'fsync': c.os.fsync, 'close': c.os.close,"
-    fit += " 'O_RDONLY': c.os.O_RDONLY})\n"
-    fit = fit.replace(f"({limit}, {limit})", "(9000, 9000)")
-    process = start("train", nano, *arguments, cwd=nano.parent, before=fit)
+    """After the first checkpoint no file may grow to the size of one."""
+    full = "import resource, tinytale_mlx.training.checkpoint as c; prune = c.prune\n"
+    full += "def after(folder, keep):\n  prune(folder, keep)\n  if c.all_checkpoints(folder):\n"
+    full += "    resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))\n"
+    full += "c.prune = after"
+    process = start("train", nano, cwd=nano.parent, before=full)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 2, said
     assert "the checkpoint of step 10 could not be written to runs/nano/checkpoints" in said
@@ -198,8 +194,8 @@ def test_disk_that_fills_up(nano: Path, start) -> None:
 
 
 def test_folder_that_cannot_be_written(nano: Path, start) -> None:
-    """As root nothing is read-only, so the limit is on the size of any file: not a byte."""
-    none = f"import resource; resource.setrlimit({int(resource.RLIMIT_FSIZE)}, (0, 0))"
+    """As root nothing is read-only, so no file may grow beyond 100 bytes."""
+    none = f"import resource; resource.setrlimit({int(resource.RLIMIT_FSIZE)}, (100, 100))"
     process = start("train", nano, cwd=nano.parent, before=none, stderr=subprocess.PIPE)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2

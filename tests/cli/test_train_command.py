@@ -125,7 +125,14 @@ def test_own_text(nano: Path, tinytale) -> None:
     result = tinytale("train", nano, *FAST, "--data", "book.txt", "--json")
     assert result.code == 0
     assert not (Path(result.json["model"]) / "chat_template.jinja").exists()  # it has read no conversation
-    (line,) = [line for line in result.err.splitlines() if line.startswith("tinytale: ")]
+
+
+def test_text_too_small_for_the_vocabulary(nano: Path, tinytale) -> None:
+    """A word about it, in one plain line."""
+    Path("book.txt").write_text("The cat went home.\n" * 300)
+    result = tinytale("train", nano, *FAST, "--data", "book.txt")
+    assert result.code == 0
+    (line,) = result.err.splitlines()
     assert line.startswith("tinytale: the vocabulary has ")
     assert line.endswith(" tokens, not 512: the text has no more pairs that are frequent enough")
 

@@ -117,9 +117,7 @@ def rope_rates(config: ModelConfig) -> tuple[np.ndarray, float]:
             if scaling.type == "linear":
                 rate = slow
             elif scaling.type == "llama3":
-                keep = (turns - scaling.low_freq_factor) / (
-                    scaling.high_freq_factor - scaling.low_freq_factor
-                )
+                keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
                 keep = min(max(keep, 0.0), 1.0)
                 rate = keep * rate + (1 - keep) * slow
             else:
@@ -182,9 +180,7 @@ def test_no_token_sees_past_the_window(attention: Attention, config: ModelConfig
     assert same[reach:].all()
 
 
-@pytest.mark.parametrize(
-    "pieces", [[1] * LENGTH, [5, 1, 3], [1, LENGTH - 1], [LENGTH - 1, 1], [3, 3, 3]], ids=str
-)
+@pytest.mark.parametrize("pieces", [[1] * LENGTH, [5, 1, 3], [1, LENGTH - 1], [LENGTH - 1, 1], [3, 3, 3]], ids=str)
 def test_reading_in_pieces_is_reading_at_once(attention: Attention, x: np.ndarray, pieces: list[int]):
     """Prefill, token by token, or mixed, with what came before kept in a cache."""
     whole = np.array(attention(mx.array(x)))
@@ -250,9 +246,7 @@ def test_16_bit(
 ):
     """Half the bits in, half the bits out, and about the same values, with a window or without."""
     for window in (None, WINDOW):
-        module = Attention(
-            tiny(positions=positions, attention=path, kv_heads=2, qk_norm=True, sliding_window=window)
-        )
+        module = Attention(tiny(positions=positions, attention=path, kv_heads=2, qk_norm=True, sliding_window=window))
         x = mx.array(dice.normal(size=(BATCH, LENGTH, 32)).astype(np.float32))
         expected = module(x)
         module.set_dtype(dtype)

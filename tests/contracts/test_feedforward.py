@@ -89,9 +89,7 @@ def test_gradients(network: nn.Module, activation: str, dice: np.random.Generato
         network.update(parameters)
         return (network(inputs) * mx.array(cotangent.astype(np.float32))).sum()
 
-    gradients, x_gradient = mx.grad(loss, (0, 1))(
-        network.trainable_parameters(), mx.array(x.astype(np.float32))
-    )
+    gradients, x_gradient = mx.grad(loss, (0, 1))(network.trainable_parameters(), mx.array(x.astype(np.float32)))
     given = {name: np.array(array, np.float64) for name, array in tree_flatten(gradients)}
     given["x"] = np.array(x_gradient, np.float64)
     for name, gradient in given.items():

@@ -42,9 +42,7 @@ def norm(config: ModelConfig, dice: np.random.Generator) -> nn.Module:
 def reference(x: np.ndarray, p: dict[str, np.ndarray], config: ModelConfig) -> np.ndarray:
     if config.norm == "layernorm":
         x = x - x.mean(-1, keepdims=True)
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps) * p.get("weight", 1) + p.get(
-        "bias", 0
-    )
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps) * p.get("weight", 1) + p.get("bias", 0)
 
 
 def parameters_of(norm: nn.Module) -> dict[str, np.ndarray]:

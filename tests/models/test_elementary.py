@@ -119,18 +119,12 @@ def test_cross_entropy(x: np.ndarray):
     targets = np.where(np.isfinite(x), np.arange(x.shape[-1]), -1).max(-1)  # the last one that is possible
     logits, ids = mx.array(x.astype(np.float32)), mx.array(targets)
     top = x.max(-1)
-    expected = (
-        top
-        + np.log(np.exp(x - top[..., None]).sum(-1))
-        - np.take_along_axis(x, targets[..., None], -1)[..., 0]
-    )
+    expected = top + np.log(np.exp(x - top[..., None]).sum(-1)) - np.take_along_axis(x, targets[..., None], -1)[..., 0]
     nats = cross_entropy(logits, ids)
     assert np.allclose(np.array(nats), expected, rtol=1e-5, atol=1e-5)
 
     cotangent = np.random.default_rng(4).normal(size=targets.shape)
-    gradient = mx.grad(lambda x: (cross_entropy(x, ids) * mx.array(cotangent.astype(np.float32))).sum())(
-        logits
-    )
+    gradient = mx.grad(lambda x: (cross_entropy(x, ids) * mx.array(cotangent.astype(np.float32))).sum())(logits)
     onehot = targets[..., None] == np.arange(x.shape[-1])
     assert np.allclose(np.array(gradient), (numpy_softmax(x) - onehot) * cotangent[..., None], atol=1e-5)
 

@@ -15,7 +15,7 @@ from tinytale_mlx.models import Transformer
 from tinytale_mlx.models.cache import KVCache
 from tinytale_mlx.models.dropout import dropout
 from tinytale_mlx.models.positions import sinusoids
-from tinytale_mlx.models.transformer import count_parameters
+from tinytale_mlx.models.parameters import count_parameters
 from tinytale_mlx.recipe import GenerateRecipe, ModelConfig
 from tinytale_mlx.training.losses import next_token_loss
 
@@ -38,9 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def louder(model: Transformer) -> Transformer:
     """Weights large enough that a mistake shows in the logits."""
-    arrays = [
-        (name, 6 * array if array.ndim == 2 else array) for name, array in tree_flatten(model.parameters())
-    ]
+    arrays = [(name, 6 * array if array.ndim == 2 else array) for name, array in tree_flatten(model.parameters())]
     model.update(tree_unflatten(arrays))
     return model
 
@@ -134,9 +132,7 @@ def test_a_vocabulary_is_needed(tiny: Callable[..., ModelConfig]):
 
 # ---------------------------------------------------------------------- how the parts are joined
 @pytest.mark.parametrize("distinct", [1, 2])
-def test_shared_layers_are_the_same_layers_again(
-    distinct: int, tiny: Callable[..., ModelConfig], ids: mx.array
-):
+def test_shared_layers_are_the_same_layers_again(distinct: int, tiny: Callable[..., ModelConfig], ids: mx.array):
     """A model of 4 layers of its own, with the blocks of the sharing one copied in, computes the same."""
     shared = louder(Transformer(tiny(layers=4, distinct_layers=distinct)))
     unrolled = Transformer(tiny(layers=4))
@@ -369,8 +365,6 @@ def test_trimming_the_cache_goes_back_in_time(model: Transformer, ids: mx.array)
 def test_mlx_lm_generates_with_our_model(model: Transformer):
     """Its generator and ours, each with our cache, find the same greedy continuation."""
     prompt = [3, 1, 4, 1, 5, 9, 2]
-    theirs = [
-        token for token, _ in generate_step(mx.array(prompt), model, max_tokens=12, prefill_step_size=3)
-    ]
+    theirs = [token for token, _ in generate_step(mx.array(prompt), model, max_tokens=12, prefill_step_size=3)]
     settings = GenerateRecipe(max_new_tokens=12, temperature=0.0)
     assert list(generate_ids(model, prompt, settings, mx.random.key(0))) == theirs

@@ -32,9 +32,7 @@ def reference(logits: np.ndarray, tokens: np.ndarray, weights: np.ndarray) -> fl
     for row in range(len(logits)):
         for position in range(logits.shape[1]):
             scores = logits[row, position].astype(np.float64)
-            nats = (
-                np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[tokens[row, position + 1]]
-            )
+            nats = np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[tokens[row, position + 1]]
             total += nats * weights[row, position]
     return total
 
@@ -57,9 +55,7 @@ def test_it_is_a_sum_and_no_mean(logits: np.ndarray, tokens: np.ndarray, weights
 
 
 @pytest.mark.parametrize("ignored", [-100, -1, VOCABULARY, 10**6])
-def test_weight_zero_counts_for_nothing(
-    logits: np.ndarray, tokens: np.ndarray, weights: np.ndarray, ignored: int
-):
+def test_weight_zero_counts_for_nothing(logits: np.ndarray, tokens: np.ndarray, weights: np.ndarray, ignored: int):
     """Whatever the id: -100 is what others mark such tokens with."""
     weights[0] = 0
     other, changed = tokens.copy(), logits.copy()
@@ -92,16 +88,12 @@ def test_16_bit_logits_are_summed_in_32(dtype: mx.Dtype):
 
 def test_gradient(logits: np.ndarray, tokens: np.ndarray, weights: np.ndarray):
     """One logit after the other, by a finite difference of the reference."""
-    gradient = np.array(
-        mx.grad(next_token_loss)(mx.array(logits), mx.array(tokens), mx.array(weights)), np.float64
-    )
+    gradient = np.array(mx.grad(next_token_loss)(mx.array(logits), mx.array(tokens), mx.array(weights)), np.float64)
     exact = logits.astype(np.float64)
     for index in [(0, 0, tokens[0, 1]), (0, 0, 0), (1, 3, 4), (2, 6, tokens[2, 7]), (2, 6, 10), (1, 0, 2)]:
         step = np.zeros_like(exact)
         step[index] = 1e-5
-        expected = (
-            reference(exact + step, tokens, weights) - reference(exact - step, tokens, weights)
-        ) / 2e-5
+        expected = (reference(exact + step, tokens, weights) - reference(exact - step, tokens, weights)) / 2e-5
         assert gradient[index] == pytest.approx(expected, abs=1e-5)
     assert np.allclose(gradient.sum(-1), 0, atol=1e-5)
 

@@ -103,9 +103,7 @@ def test_lanes_share_the_rows(tiny: Callable[..., ModelConfig], batch: Batch, la
 
 
 @pytest.mark.parametrize("share", [0.1, 10.0])
-def test_clipping_shortens_the_step_and_not_the_norm_told(
-    tiny: Callable[..., ModelConfig], batch: Batch, share: float
-):
+def test_clipping_shortens_the_step_and_not_the_norm_told(tiny: Callable[..., ModelConfig], batch: Batch, share: float):
     free, moved = sgd_step(tiny(), [batch])
     clipped, moved_less = sgd_step(tiny(), [batch], limit=share * free.grad_norm)
     assert clipped.grad_norm == pytest.approx(free.grad_norm, rel=1e-5)

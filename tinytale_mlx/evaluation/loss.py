@@ -42,7 +42,7 @@ def evaluate(model: Transformer, batches: Iterable[Batch], byte_lengths: np.ndar
     score = Score()
     for tokens, weights in batches:
         ids = mx.array(tokens)
-        score.nats += next_token_loss(model(ids[:, :-1]), ids, mx.array(weights)).item()
+        score.nats += float(next_token_loss(model(ids[:, :-1]), ids, mx.array(weights)))
         score.tokens += int(weights.sum())
         score.bytes += int((byte_lengths[tokens[:, 1:]] * weights).sum())
     return score

@@ -45,7 +45,7 @@ def generate_ids(
         if not full:
             logits = model(chosen[:, None], cache)[:, -1]
             mx.async_eval(chosen, logits)
-        token = int(chosen.item())
+        token = int(chosen)
         yield token
         if token in stop:
             return

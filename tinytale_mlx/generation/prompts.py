@@ -1,5 +1,7 @@
 """From what a person writes to the ids that a model continues, and the ids that end its answer."""
 
+from collections.abc import Sequence
+
 from ..tokenizers import Tokenizer
 from ..tokenizers.chat import Message, encode_chat
 from ..tokenizers.special import IM_END, IM_START
@@ -12,7 +14,7 @@ def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     return [tokenizer.bos_id, *tokenizer.encode(text)]
 
 
-def chat_prompt(tokenizer: Tokenizer, messages: list[Message]) -> list[int]:
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """[BOS] + the conversation, up to where the assistant speaks next."""
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     return begin + encode_chat(tokenizer, messages, add_generation_prompt=True)

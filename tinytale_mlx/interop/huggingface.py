@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 from pydantic import ValidationError
 
 from ..errors import UserError
 from ..models import Transformer
+from ..models.parameters import named_arrays
 from ..recipe import GenerateRecipe, ModelConfig
 from ..tokenizers.base import Tokenizer
 from ..tokenizers.chat import marker_id, save_template
@@ -67,7 +67,7 @@ def save_model(
 
 def _write_weights(directory: Path, model: Transformer, tokens: Json) -> None:
     layout = layout_of(model.config)
-    weights = dict(tree_flatten(model.parameters()))
+    weights = dict(named_arrays(model.parameters()))
     dtype = str(weights["model.embed_tokens.weight"].dtype).removeprefix("mlx.core.")
     names = {"dtype": dtype, "torch_dtype": dtype}  # the second for transformers before 4.56
     weights = layout.weights_out(weights, model.config)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from ..models import Transformer
+from ..models.parameters import named_arrays
 from ..models.positions import Rope, rope_wavelengths
 from ..recipe import ModelConfig
 from . import spelling
@@ -96,7 +96,7 @@ class Layout:
 
 def parameter_shapes(config: ModelConfig) -> Shapes:
     """Name to shape of every parameter; nothing is evaluated."""
-    parameters = dict(tree_flatten(Transformer(config).parameters()))
+    parameters = dict(named_arrays(Transformer(config).parameters()))
     return {name: tuple(array.shape) for name, array in parameters.items()}
 
 

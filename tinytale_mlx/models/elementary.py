@@ -21,6 +21,8 @@ def scalar_exp() -> bool:
     return mx.default_device() == mx.Device(mx.cpu) and platform.machine() in ("x86_64", "AMD64")
 
 
+with_vjp: Any = mx.custom_function  # its stubs do not say what a decorated function returns
+
 # e^y for y in [-1, 1] to 3e-6: Taylor's first nine terms, 1/8! downwards.
 _TAYLOR = [1 / 40320, 1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0]
 
@@ -46,7 +48,7 @@ def polynomial_exp(x: mx.array) -> mx.array:
     return _power(mx.maximum(x, -32) * (1 / 32)) - _LEAST
 
 
-@mx.custom_function
+@with_vjp
 def _polynomial_silu(x: mx.array) -> mx.array:
     return x / (1 + polynomial_exp(-x))
 
@@ -57,7 +59,7 @@ def _polynomial_silu_vjp(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.ar
     return cotangent * s * (1 + x * (1 - s))
 
 
-@mx.custom_function
+@with_vjp
 def _polynomial_softmax(x: mx.array) -> mx.array:
     e = polynomial_exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)

@@ -6,16 +6,17 @@ Matrices come from a normal distribution; the projections that write into the re
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from ..recipe import ModelConfig
+from .parameters import named_arrays
 
 RESIDUAL = ("o_proj", "down_proj")
 
 
 def initialize(model: nn.Module, config: ModelConfig, key: mx.array) -> None:
     """Replace every matrix and bias of `model`; the weights of norms keep the ones that they were made with."""
-    parameters = tree_flatten(model.parameters())
+    parameters = named_arrays(model.parameters())
     matrices = [(path, array) for path, array in parameters if array.ndim == 2]
     # `nn.Linear` draws its bias, and from ambient randomness.
     biases = [(path, mx.zeros_like(array)) for path, array in parameters if path.endswith(".bias")]

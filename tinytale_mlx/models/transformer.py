@@ -8,7 +8,6 @@ import math
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from ..recipe import ModelConfig
 from .attention import Attention
@@ -126,8 +125,3 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"{length} tokens are more than the {self.config.context} positions that this model has learned"
             )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Every array counted once. The model need not be evaluated: shapes are enough."""
-    return sum(array.size for _, array in tree_flatten(model.parameters()))

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from mlx.utils import tree_flatten
 
 from .. import recipe_files, run
 from ..errors import UserError
 from ..interop.layouts import layout_of, why_own
-from ..models.transformer import count_parameters
+from ..models.parameters import count_parameters, named_arrays
 from .loading import blueprint, is_model, load
 
 
@@ -27,7 +26,7 @@ def describe(what: str | None, overrides: list[str], root: Path = run.ROOT) -> d
     return {
         **title,
         "parameters": count_parameters(model),
-        "trainable_parameters": sum(array.size for _, array in tree_flatten(model.trainable_parameters())),
+        "trainable_parameters": sum(array.size for _, array in named_arrays(model.trainable_parameters())),
         "layout": layout.name,
         "layout_note": why_own(config) if layout.name == "own" else "loads in mlx-lm as it is",
         "context": config.context,
@@ -37,7 +36,7 @@ def describe(what: str | None, overrides: list[str], root: Path = run.ROOT) -> d
         "heads": config.heads,
         "kv_heads": config.num_kv_heads,
         "positions": config.positions,
-        "shapes": [(name, array.shape, array.size) for name, array in tree_flatten(model.parameters())],
+        "shapes": [(name, array.shape, array.size) for name, array in named_arrays(model.parameters())],
     }
 
 

@@ -18,7 +18,8 @@ from ..errors import UserError
 from ..generation.engine import complete
 from ..generation.prompts import stop_ids, text_prompt
 from ..interop.huggingface import save_model
-from ..models.transformer import Transformer, count_parameters
+from ..models.parameters import count_parameters
+from ..models.transformer import Transformer
 from ..randomness import key
 from ..recipe import Recipe
 from ..recipe_files import differences
@@ -141,6 +142,7 @@ class _Session:
         self.batches = Batches(text.tokens, recipe.model.context, train.batch_size, recipe.seed, starts)
         self._held_out = ValidationSet(recipe, self._shards, self.tokenizer)
         self.model = build_model(recipe, self.tokenizer)
+        _check_memory(self.model)
         self.optimizer = make_optimizer(recipe.train)
         self.progress = Progress()
         if saved := checkpoint.all_checkpoints(this.checkpoints):
@@ -205,6 +207,16 @@ class _Session:
         save_model(self.run.model, self.model, self.tokenizer, self.recipe.generate, chat_template=chat)
 
 
+def _check_memory(model: Transformer) -> None:
+    """Refuse, before a byte of it is made, a model whose weights, gradients and momenta are beyond this machine."""
+    needed, there = 12 * count_parameters(model), device.physical_memory()
+    if needed > there:
+        raise UserError(
+            f"to train {count_parameters(model):,} parameters takes more than {needed / 1e9:,.1f} GB, and this machine "
+            f"has {there / 1e9:,.1f} GB; choose a smaller model"
+        )
+
+
 def _tokenizer(this: Run, recipe: Recipe, notify: Notify) -> Tokenizer:
     """The run's tokenizer; the first time it is trained on the run's documents, or copied in."""
     if (this.tokenizer / "tokenizer_config.json").is_file():
@@ -229,6 +241,7 @@ def _trained_tokenizer(recipe: Recipe, notify: Notify) -> Tokenizer:
 
     documents = sources.documents(recipe.data, recipe.seed)
     wanted = recipe.tokenizer
+    assert wanted.kind != "directory"
     kind = {"bpe": f"byte-level BPE, {wanted.vocab_size:,} tokens", "word": f"{wanted.vocab_size:,} words"}
     notify({"event": "phase", "text": f"training the tokenizer ({kind.get(wanted.kind, 'characters')})"})
     texts = itertools.chain.from_iterable(map(_texts, documents))

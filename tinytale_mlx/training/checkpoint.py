@@ -13,9 +13,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from ..errors import UserError
+from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
 
 NAME = re.compile(r"step-\d{6,}")
@@ -40,14 +41,14 @@ def save(folder: Path, step: int, model: Transformer, optimizer: optim.Optimizer
         flush(folder)
     except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or f"{error} (is the disk full?)"
         raise UserError(f"the checkpoint of step {step} could not be written to {folder}: {reason}") from error
     return target
 
 
 def _named(tree: Any) -> dict[str, mx.array]:
     """The arrays of a tree by name, in an order that is always the same, so that equal states are equal files."""
-    return dict(sorted(tree_flatten(tree)))
+    return dict(sorted(named_arrays(tree)))
 
 
 def load(path: Path, model: Transformer, optimizer: optim.Optimizer) -> dict[str, Any]:

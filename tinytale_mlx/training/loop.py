@@ -52,7 +52,8 @@ class Progress:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Progress":
-        return cls(**{name: math.nan if value is None else value for name, value in content.items()})
+        given: dict[str, Any] = {name: math.nan if value is None else value for name, value in content.items()}
+        return cls(**given)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from ..models.elementary import polynomial_exp, scalar_exp
+from ..models.elementary import polynomial_exp, scalar_exp, with_vjp
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
@@ -19,7 +19,7 @@ def _fused_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     return mx.logsumexp(logits, axis=-1) - chosen
 
 
-@mx.custom_function
+@with_vjp
 def _cross_entropy(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """The same with its derivative written out: the exponentials are computed once and kept, with their sum."""
     top = logits.max(axis=-1, keepdims=True)

@@ -1,5 +1,7 @@
 """Optimisers. AdamW: Kingma & Ba 2015 with the decoupled decay of Loshchilov & Hutter 2019."""
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_map, tree_reduce
@@ -81,7 +83,7 @@ def clip_by_global_norm(gradients: dict, limit: float | None) -> tuple[dict, mx.
 
 
 def global_norm(gradients: dict) -> mx.array:
-    squares = tree_reduce(
+    squares: Any = tree_reduce(
         lambda total, g: total + mx.square(g.astype(mx.float32)).sum(), gradients, mx.array(0.0)
     )
     return mx.sqrt(squares)

@@ -57,12 +57,12 @@ class Step:
                 part = self._gradients(mx.array(tokens), mx.array(weights), own)
                 total = part if total is None else tree_map(mx.add, total, part)
                 mx.eval(total)
-        if total is None:
-            raise ValueError("a step needs at least one micro-batch")
-        nats, tokens_, gradients = total
-        norm = self._update(gradients, tokens_, mx.array(learning_rate))
-        mx.eval(self.model.parameters(), self.optimizer.state, norm)
-        return StepResult(nats.item(), tokens_.item(), norm.item())
+            if total is None:
+                raise ValueError("a step needs at least one micro-batch")
+            nats, count, gradients = total
+            norm = self._update(gradients, count, mx.array(learning_rate))
+            mx.eval(self.model.parameters(), self.optimizer.state, norm)
+        return StepResult(float(nats), float(count), float(norm))
 
     def _batch_gradients(self, tokens: mx.array, weights: mx.array, key: mx.array) -> Gradients:
         """The rows are shared out among the lanes; each lane is a stream, so they run side by side."""
