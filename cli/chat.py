@@ -46,7 +46,11 @@ def chat(
     conversation = Conversation(loaded.model, loaded.tokenizer, settings, seed, messages_known=loaded.can_chat)
     interactive = sys.stdin.isatty()
     if interactive:
-        kind = "Ask it for a tale" if loaded.can_chat else "It has read text, not conversations, and goes on where you stop"
+        kind = (
+            "Ask it for a tale"
+            if loaded.can_chat
+            else "It has read text, not conversations, and goes on where you stop"
+        )
         print(f"{loaded.path}: {kind}. {HELP}")
     for line in _lines(interactive):
         if line in ("/quit", "/exit"):

@@ -1,21 +1,29 @@
 """`tinytale generate`: completions of a prompt."""
 
+import itertools
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinytale_mlx import run
 
-from .options import Json, MaxNewTokens, Model, Runs, Seed, Temperature, TopK, TopP, print_json
+from .options import Json, MaxNewTokens, Model, Runs, Seed, Temperature, TopK, TopP, print_json, printable
+
+if TYPE_CHECKING:
+    from tinytale_mlx.generation.engine import Completion
+    from tinytale_mlx.recipe import GenerateRecipe
+    from tinytale_mlx.stages import Loaded
 
 
 def generate(
     model: Model = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help="What to continue; repeat it for several. '-' reads stdin. Default: nothing."),
+        typer.Option(
+            "--prompt", "-p", help="What to continue; repeat it for several. '-' reads stdin. Default: nothing."
+        ),
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Completions of each prompt.")] = 1,
     temperature: Temperature = None,
@@ -37,9 +45,6 @@ def generate(
         tinytale generate my-run --prompt "The fox" --temperature 0
     """
     from tinytale_mlx import stages
-    from tinytale_mlx.generation.engine import Completion, stream_text
-    from tinytale_mlx.generation.prompts import stop_ids, text_prompt
-    from tinytale_mlx.randomness import key
 
     from .settings import with_options
 
@@ -48,28 +53,40 @@ def generate(
         loaded.settings, temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens
     )
     prompts = [sys.stdin.read() if text == "-" else text for text in prompt or [""]]
-    done: list[Completion] = []
     started = time.perf_counter()
-    for number, text in enumerate(prompts * count if count > 1 else prompts):
-        completion = Completion()
-        ids = text_prompt(loaded.tokenizer, text)
-        if not json:
-            print(text, end="", flush=True)
-        for piece in stream_text(
-            loaded.model, loaded.tokenizer, ids, settings, key(seed, "generate", number), stop_ids(loaded.tokenizer), completion
-        ):
-            if not json:
-                print(piece, end="", flush=True)
-        if not json:
-            print("\n")
-        done.append(completion)
+    done = [_write(loaded, settings, text, seed, number, quiet=json) for number, text in enumerate(prompts * count)]
     if json:
-        tokens = sum(len(completion.tokens) for completion in done)
+        seconds = time.perf_counter() - started
         print_json(
             {
                 "completions": [
                     {"text": one.text, "tokens": len(one.tokens), "finish_reason": one.finish_reason} for one in done
                 ],
-                "tokens_per_second": tokens / (time.perf_counter() - started),
+                "tokens_per_second": sum(len(one.tokens) for one in done) / seconds,
             }
         )
+
+
+def _write(
+    loaded: "Loaded", settings: "GenerateRecipe", prompt: str, seed: int, number: int, quiet: bool
+) -> "Completion":
+    """Continue a prompt, on the screen as it comes unless `quiet`."""
+    from tinytale_mlx.generation.engine import Completion, stream_text
+    from tinytale_mlx.generation.prompts import stop_ids, text_prompt
+    from tinytale_mlx.randomness import key
+
+    completion, tokenizer = Completion(), loaded.tokenizer
+    clean = printable if sys.stdout.isatty() else str
+    pieces = stream_text(
+        loaded.model,
+        tokenizer,
+        text_prompt(tokenizer, prompt),
+        settings,
+        key(seed, "generate", number),
+        stop_ids(tokenizer),
+        completion,
+    )
+    for piece in itertools.chain([prompt], pieces, ["\n\n"]):
+        if not quiet:
+            print(clean(piece), end="", flush=True)
+    return completion

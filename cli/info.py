@@ -16,7 +16,9 @@ from .options import Json, Runs, Set, print_json
 def info(
     what: Annotated[
         str | None,
-        typer.Argument(help="A recipe, a YAML file, a run or a model directory. Default: the latest run."),
+        typer.Argument(
+            metavar="WHAT", help="A recipe, a YAML file, a run or a model directory. Default: the latest run."
+        ),
     ] = None,
     set_: Set = None,
     runs: Runs = run.ROOT,

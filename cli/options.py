@@ -18,7 +18,7 @@ Set = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same text.")]
 Model = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="A run, by name or path, or a model directory. Default: the latest run."),
+    typer.Argument(metavar="RUN", help="A run, by name or path, or a model directory. Default: the latest run."),
 ]
 Temperature = Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy. Default: the recipe's.")]
 TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among the k likeliest tokens; 0 for all.")]

@@ -14,7 +14,9 @@ from .options import Json, Runs, Set, print_json
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A built-in recipe (see `tinytale recipes`) or a YAML file. Default: tale, the demo."),
+        typer.Argument(
+            metavar="RECIPE", help="A built-in recipe (see `tinytale recipes`) or a YAML file. Default: tale, the demo."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -24,7 +26,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run --name, or with the latest, from its last checkpoint.")
     ] = False,
-    steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps; short for --set train.steps=N.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Optimiser steps; short for --set train.steps=N.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences per micro-batch.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order of data, dropout and samples.")] = None,

@@ -121,8 +121,9 @@ class TrainView:
         for text in result.samples:
             self._panel(text, progress.step, style="green")
         speed = progress.tokens_per_second
+        figures = result.figures
         self._say(
-            f"validation loss {result.figures['val_loss']:.3f}, {result.figures['val_bits_per_byte']:.3f} bits per byte; "
+            f"validation loss {figures['val_loss']:.3f}, {figures['val_bits_per_byte']:.3f} bits per byte; "
             f"{size(progress.tokens)} tokens in {duration(progress.seconds)}"
             + ("" if math.isnan(speed) else f" ({speed:,.0f} tokens/s)")
         )

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 import tinytale_mlx  # noqa: F401  isort: skip
-import numpy as np
-
 import mlx.core as mx
+import numpy as np
 
 from tinytale_mlx.models import attention, elementary
 from tinytale_mlx.recipe import ModelConfig

@@ -251,7 +251,6 @@ def test_a_mistyped_recipe_gets_a_suggestion():
         ("generate.top_p=0", ["generate.top_p:", "greater than 0"]),
         ("generate.top_p=1.1", ["generate.top_p:", "less than or equal to 1"]),
         ("generate.prompts=[]", ["generate.prompts:", "at least 1"]),
-        ("data.source=[]", ["data.source:", "at least 1"]),
         ("data.validation=1", ["data.validation:", "less than 1"]),
         ("seed=-1", ["seed:", "greater than or equal to 0"]),
         ("model.positions=rotary", ["model.positions:", "'rope'", "'rotary'"]),

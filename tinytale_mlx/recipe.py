@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Sources = str | Annotated[list[str], Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -21,7 +20,7 @@ class Section(BaseModel):
 class DataRecipe(Section):
     """Where the documents come from and how they become training and validation tokens."""
 
-    source: Sources = "tales"
+    source: str | list[str] = "tales"
     """`tales` (embedded), a file, a folder, a glob, or a Hugging Face data set; or a list of them."""
     documents: PositiveInt | None = None
     """At most this many documents; for `tales`, how many to write."""
@@ -31,7 +30,7 @@ class DataRecipe(Section):
     """What a training sequence is: any window of the text, or one that begins with a document."""
     validation: Fraction = 0.05
     """Share of the documents held out, chosen by a hash of their text; of a single document, its end."""
-    validation_source: Sources | None = None
+    validation_source: str | list[str] | None = None
     """A source of its own for validation; then `validation` is not used."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
 
@@ -53,7 +52,7 @@ class TokenizerRecipe(Section):
 
 
 class RopeScaling(Section):
-    """Stretches RoPE beyond the trained context (Chen et al. 2023, position interpolation; Llama 3; Peng et al. 2023)."""
+    """Stretches RoPE beyond the trained context (Chen et al. 2023, linear; Llama 3; Peng et al. 2023, YaRN)."""
 
     type: Literal["linear", "llama3", "yarn"]
     factor: Annotated[float, Field(gt=1)]

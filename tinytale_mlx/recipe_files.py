@@ -113,7 +113,8 @@ def _read(name_or_path: str) -> tuple[str, str]:
             raise UserError(f"{path} is not a text file, so it can't be a recipe") from None
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise UserError(f"there is no recipe file {path}")
-    raise UserError(f"there is no recipe {name_or_path!r}{_suggest(name_or_path, names())}; `tinytale recipes` lists them")
+    suggestion = _suggest(name_or_path, names())
+    raise UserError(f"there is no recipe {name_or_path!r}{suggestion}; `tinytale recipes` lists them")
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

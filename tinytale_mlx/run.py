@@ -1,7 +1,7 @@
 """The run directory: everything that one training run leaves behind, and where each thing lies.
 
-    runs/NAME/  recipe.yaml (resolved)  log.jsonl  samples.txt  data/ (tokenizer, shards)  checkpoints/  model/
-    runs/latest -> NAME
+runs/NAME/  recipe.yaml (resolved)  log.jsonl  samples.txt  data/ (tokenizer, shards)  checkpoints/  model/
+runs/latest -> NAME
 """
 
 import fcntl
@@ -164,9 +164,7 @@ def new(name: str | None, recipe: Recipe, root: Path = ROOT) -> Run:
     numbered = itertools.chain([recipe.name], (f"{recipe.name}-{number}" for number in itertools.count(2)))
     for candidate in numbered if name is None else [name]:
         if not NAME.fullmatch(candidate) or candidate == "latest":
-            raise UserError(
-                f"a run's name is made of letters, digits, dots, dashes and underscores, not {candidate!r}"
-            )
+            raise UserError(f"a run's name is made of letters, digits, dots, dashes and underscores, not {candidate!r}")
         run = Run(root / candidate)
         try:
             run.path.mkdir(parents=True)

@@ -218,7 +218,9 @@ def test_reader_that_goes_away(arguments: list[str], trained: Path, start) -> No
 
 @pytest.mark.slow
 def test_terminal_without_utf8(trained: Path, start) -> None:
-    process = start("train", "nano.yaml", "--name", "ascii", "--runs", "other", cwd=trained, env={"PYTHONIOENCODING": "ascii"})
+    process = start(
+        "train", "nano.yaml", "--name", "ascii", "--runs", "other", cwd=trained, env={"PYTHONIOENCODING": "ascii"}
+    )
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0, said
     assert said.isascii()

@@ -36,8 +36,7 @@ def test_text(trained: Path, tinytale) -> None:
 def test_prompt_from_stdin(trained: Path, tinytale) -> None:
     arguments = ["generate", "-t", "0", "-m", "5", "--json", "-p"]
     assert (
-        tinytale(*arguments, "-", stdin=PROMPT).json["completions"]
-        == tinytale(*arguments, PROMPT).json["completions"]
+        tinytale(*arguments, "-", stdin=PROMPT).json["completions"] == tinytale(*arguments, PROMPT).json["completions"]
     )
 
 
@@ -86,9 +85,9 @@ def test_same_tokens_as_mlx_lm(trained: Path, tinytale) -> None:
 
 @pytest.mark.slow
 def test_same_text_as_the_command_of_mlx_lm(trained: Path, tinytale) -> None:
+    command = [sys.executable, "-m", "mlx_lm", "generate", "--model", "runs/nano/model"]
     said = subprocess.run(
-        [sys.executable, "-m", "mlx_lm", "generate", "--model", "runs/nano/model", "--prompt", PROMPT]
-        + ["--ignore-chat-template", "--temp", "0", "--max-tokens", "20"],
+        [*command, "--prompt", PROMPT, "--ignore-chat-template", "--temp", "0", "--max-tokens", "20"],
         capture_output=True,
         text=True,
         check=True,

@@ -90,9 +90,7 @@ def test_killed_again_and_again(nano: Path, start: Start, undisturbed: dict[str,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_at_random_moments(
-    seed: int, nano: Path, start: Start, undisturbed: dict[str, str]
-) -> None:
+def test_killed_at_random_moments(seed: int, nano: Path, start: Start, undisturbed: dict[str, str]) -> None:
     dice = random.Random(seed)
     run = nano.parent / "runs" / "cat"
     process = start("train", nano, "--name", "cat", cwd=nano.parent)
@@ -120,12 +118,8 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"{text!r} was never said, but: {said}")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
-)
-def test_stopped_while_training(
-    number: int, code: int, nano: Path, start: Start, undisturbed: dict[str, str]
-) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_stopped_while_training(number: int, code: int, nano: Path, start: Start, undisturbed: dict[str, str]) -> None:
     """Finishes the step, saves, and says how to go on; and that command does."""
     slow = "import time, tinytale_mlx.training.loop as l; r = l.learning_rate\n"
     slow += "l.learning_rate = lambda *a: (time.sleep(0.05), r(*a))[1]"
@@ -161,9 +155,7 @@ def test_stopped_twice(nano: Path, start: Start) -> None:
     assert [path.name for path in nano.parent.glob("runs/nano/checkpoints/*")] == ["step-000005"]
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
 def test_stopped_before_training(number: int, code: int, nano: Path, start: Start, tinytale) -> None:
     """Nothing is left, not even a changed `latest`."""
     assert tinytale("train", nano, "--name", "old", "--steps", "1").code == 0

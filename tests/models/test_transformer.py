@@ -14,8 +14,8 @@ from tinytale_mlx.generation.engine import generate_ids
 from tinytale_mlx.models import Transformer
 from tinytale_mlx.models.cache import KVCache
 from tinytale_mlx.models.dropout import dropout
-from tinytale_mlx.models.positions import sinusoids
 from tinytale_mlx.models.parameters import count_parameters
+from tinytale_mlx.models.positions import sinusoids
 from tinytale_mlx.recipe import GenerateRecipe, ModelConfig
 from tinytale_mlx.training.losses import next_token_loss
 
@@ -106,6 +106,19 @@ def test_the_sinusoids_are_those_of_the_paper():
             assert table[row, i] == pytest.approx(math.sin(angle), abs=1e-5)
             assert table[row, 4 + i] == pytest.approx(math.cos(angle), abs=1e-5)
     assert sinusoids(mx.arange(2), 7).shape == (2, 7)
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_absolute_positions_are_added_to_the_embeddings(offset: int, tiny: Callable[..., ModelConfig], ids: mx.array):
+    """The sinusoids to embeddings scaled by the root of their width, as in section 3.4 of the paper."""
+    for positions in ("learned", "sinusoidal"):
+        trunk = Transformer(tiny(positions=positions)).model
+        x = trunk.embed_tokens(ids)
+        if positions == "learned":
+            expected = x + trunk.embed_positions.weight[offset : offset + 12]
+        else:
+            expected = math.sqrt(32) * x + sinusoids(mx.arange(offset, offset + 12), 32)
+        assert close(trunk._embed(ids, offset), expected, 1e-6)
 
 
 def test_learned_positions_end_at_the_context(tiny: Callable[..., ModelConfig]):

@@ -84,9 +84,7 @@ def test_order_and_prune(tmp_path: Path, pair: Callable[..., Pair]) -> None:
     assert checkpoint.all_checkpoints(tmp_path / "nowhere") == []
 
 
-def test_what_fails_leaves_nothing(
-    tmp_path: Path, pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_leaves_nothing(tmp_path: Path, pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint before it is as it was."""
 
     def full(*_: object) -> None:
@@ -101,7 +99,7 @@ def test_what_fails_leaves_nothing(
 
 
 @pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.STATE])
-@pytest.mark.parametrize("kept", [0, 5, 60, -1])
+@pytest.mark.parametrize("kept", [0, 5, 8, -1])
 def test_cut_short(name: str, kept: int, tmp_path: Path, pair: Callable[..., Pair]) -> None:
     path = checkpoint.save(tmp_path, 1, *pair(), {})
     content = (path / name).read_bytes()

@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self._config = config
 
     def __call__(self, x: mx.array, cache: KVCache | None = None, key: mx.array | None = None) -> mx.array:
-        """x [B, T, hidden] to [B, T, hidden]. With a cache, x continues what the cache holds; a key turns dropout on."""
+        """x [B, T, hidden] to [B, T, hidden]. With a cache, x continues what it holds; a key turns dropout on."""
         config = self._config
         offset = cache.offset if cache is not None else 0
         q = self._split_heads(self.q_proj(x), config.heads)

@@ -79,7 +79,7 @@ class Alibi(nn.Module):
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """2^(-8i/n) for i = 1..n where n is a power of two; otherwise the rest comes from the next power, every other one."""
+    """2^(-8i/n) for i = 1..n where n is a power of two; else the rest comes from the next power, every other one."""
     power = 2 ** math.floor(math.log2(heads))
     slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
     between = [2 ** (-4 * i / power) for i in range(1, 2 * power + 1, 2)]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-
 from .. import recipe_files, run
 from ..errors import UserError
 from ..interop.layouts import layout_of, why_own

@@ -77,7 +77,7 @@ def load_weights(path: Path, model: Transformer) -> None:
 
 
 def _read(file: Path, expected: dict[str, mx.array]) -> dict[str, mx.array]:
-    """The arrays of a file, all read now: MLX would otherwise find out that the file is too short when it is too late."""
+    """The arrays of a file, all read now: MLX would find out too late that the file is too short."""
     arrays = mx.load(str(file))
     assert isinstance(arrays, dict)
     if {n: a.shape for n, a in arrays.items()} != {n: a.shape for n, a in expected.items()}:

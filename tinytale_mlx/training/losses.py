@@ -1,4 +1,4 @@
-"""Losses as pure functions of arrays. They return sums: who divides, and by what, is decided once per optimiser step."""
+"""Losses as pure functions of arrays. They return sums; who divides, by what, is decided once per optimiser step."""
 
 import mlx.core as mx
 
