@@ -1,1 +1,4 @@
-"""Measured comparisons of speed and memory. Each file answers one question and runs alone: `python -m tinytale_mlx.benchmarks.NAME`."""
+"""Measured comparisons of speed and memory; each file answers one question.
+
+Each runs alone: `python -m tinytale_mlx.benchmarks.NAME`.
+"""

@@ -33,6 +33,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order of data, dropout and samples.")] = None,
     set_: Set = None,
+    wandb: Annotated[
+        str | None, typer.Option("--wandb", metavar="PROJECT", help="Log to Weights & Biases as well (an extra).")
+    ] = None,
     runs: Runs = run.ROOT,
     json: Json = False,
 ) -> None:
@@ -54,6 +57,7 @@ def train(
 
     from .signals import StopSignals
     from .train_view import TrainView
+    from .wandb_log import WandbLog
 
     overrides = [
         *(set_ or []),
@@ -61,8 +65,9 @@ def train(
     ]
     wanted = _recipe(recipe, data, overrides, resume, name, runs)
     with StopSignals() as signals, TrainView(quiet=json, on_start=signals.arm) as view:
+        notify = WandbLog(wandb, view.notify).notify if wandb else view.notify
         try:
-            result = stages.train(wanted, name, resume, runs, view.notify, signals.requested)
+            result = stages.train(wanted, name, resume, runs, notify, signals.requested)
         except KeyboardInterrupt:
             typer.echo("stopped at once; what is saved is the last checkpoint, if there is one", err=True)
             raise

@@ -15,7 +15,7 @@ SAMPLING = {"--temperature -t", "--top-k", "--top-p", "--max-new-tokens -m", "--
 SURFACE = {
     "train": {
         "recipe", "--data -d", "--name -n", "--resume", "--steps", "--batch-size", "--learning-rate", "--seed",
-        "--set", "--runs", "--json",
+        "--set", "--wandb", "--runs", "--json",
     },
     "chat": {"model", *SAMPLING, "--runs"},
     "generate": {"model", "--prompt -p", "-n --count", *SAMPLING, "--runs", "--json"},

@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 from .tale_grammar import pick
 
-GIRLS = ("Mia", "Zoe")
-BOYS = ("Tom", "Ben")
-
-# Everyone else is named by what they are: in our world there is one fox, and he is Pip. A cast that comes back
-# is what children like, and what lets a model of a million parameters keep its hero's name.
+# Everyone is named by what they are: in our world there is one fox, and he is Pip. A cast that comes back is what
+# children like, and what lets a model of a million parameters keep its hero's name.
 _NAMED = """
+girl Mia she, boy Tom he,
 fox Pip he, bear Bruno he, squirrel Hazel she, owl Olive she, robin Ruby she, rabbit Biscuit he,
 mouse Daisy she, kitten Misty she, puppy Rusty he, lamb Clover she, duck Poppy she, frog Hugo he,
 otter Milo he, goat Basil he, seal Pearl she, gull Otis he, penguin Nina she,
@@ -35,7 +33,7 @@ def _read_names(table: str) -> dict[str, tuple[str, bool]]:
 
 
 NAMED = _read_names(_NAMED)
-NAMES = GIRLS + BOYS + tuple(name for name, _ in NAMED.values())
+NAMES = tuple(name for name, _ in NAMED.values())
 
 
 class Kind(NamedTuple):
@@ -152,7 +150,7 @@ PLACES = (
           "At night, the lighthouse winked at the moon."),
     Place("sea", "beside a sandy beach", "the beach", "the big rock",
           "The sand was warm and full of pretty shells."),
-    Place("hill", "high in the hills", "the hills", "the waterfall",
+    Place("hill", "high in the hills", "the hillside", "the waterfall",
           "The clouds there were so low that you could almost touch them."),
     Place("hill", "on the side of a great mountain", "the mountain", "the tall pine",
           "If you shouted hello, the mountain shouted hello back."),
@@ -189,18 +187,18 @@ def _settings(groups: str, kinds: tuple[Kind, ...]) -> tuple[tuple[Place, Kind],
 
 
 def draw_hero(rng: random.Random, groups: str, also_children: str = "") -> tuple[Place, Person]:
-    """A hero and a place where such a hero lives; half of the heroes are children."""
-    if rng.random() < 0.5:
+    """A hero and a place where such a hero lives; a third of the heroes are children."""
+    if rng.random() < 1 / 3:
         place, kind = pick(rng, _settings(f"{groups} {also_children}", CHILDREN))
-        return place, _child(rng, kind.noun == "girl", "")
+        return place, _child(rng, kind.noun)
     place, kind = pick(rng, _settings(groups, ANIMALS))
     return place, _animal(rng, kind)
 
 
 def draw_friend(rng: random.Random, role: str, hero: Person, place: Place) -> Person:
-    """A second person for the tale. Mostly of the other sex: then every "he" and "she" is clear."""
+    """A second person for the tale, of the other sex: then every "he" and "she" is clear."""
     if role == "peer" and hero.is_child:
-        return _child(rng, (rng.random() < 0.75) != hero.female, hero.name)
+        return _child(rng, "boy" if hero.female else "girl")
     if role == "peer":
         kinds = {kind.noun: kind for kind in ANIMALS if place.group in kind.groups}
         return _animal(rng, kinds[_other(rng, tuple(kinds), hero)])
@@ -213,15 +211,12 @@ def draw_friend(rng: random.Random, role: str, hero: Person, place: Place) -> Pe
 
 
 def _other(rng: random.Random, nouns: tuple[str, ...], hero: Person) -> str:
-    """One of the nouns that is not the hero's; of the other sex where there is one."""
-    others = [noun for noun in nouns if noun != hero.noun]
-    clear = [noun for noun in others if NAMED[noun][1] != hero.female]
-    return pick(rng, clear or others)
+    """One of the nouns that is of the other sex, and so not the hero's."""
+    return pick(rng, [noun for noun in nouns if NAMED[noun][1] != hero.female])
 
 
-def _child(rng: random.Random, female: bool, taken: str) -> Person:
-    noun = "girl" if female else "boy"
-    name = pick(rng, [name for name in (GIRLS if female else BOYS) if name != taken])
+def _child(rng: random.Random, noun: str) -> Person:
+    name, female = NAMED[noun]
     return Person(name, noun, f"{pick(rng, CHILD_WORDS)} {noun}", female)
 
 
