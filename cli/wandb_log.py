@@ -11,7 +11,7 @@ Notify = Callable[[dict[str, Any]], None]
 
 
 class WandbLog:
-    """Hands every event on to `notify`, and its numbers to Weights & Biases. A resumed run goes on in the same graph."""
+    """Hands every event on, and its numbers to Weights & Biases. A resumed run goes on in the same graph."""
 
     def __init__(self, project: str, notify: Notify):
         try:

@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "blas": set(),
     "device": set(),
+    "disk": set(),
     "randomness": set(),
     "recipe": set(),
     "recipes": set(),
@@ -25,12 +26,12 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"recipe", "tokenizers", "randomness"},
     "models": {"recipe"},
     "tuning": {"recipe", "models"},
-    "training": {"recipe", "models", "data", "randomness", "blas"},
+    "training": {"recipe", "models", "data", "randomness", "blas", "disk"},
     "generation": {"recipe", "models", "tokenizers", "randomness"},
     "alignment": {"recipe", "models", "data", "tuning", "training", "generation", "randomness"},
     "evaluation": {"recipe", "models", "data", "training.losses"},  # the loss that training has, to the letter
     "planning": {"recipe", "models"},
-    "interop": {"recipe", "models", "tokenizers", "training.checkpoint"},  # for writing files that survive a crash
+    "interop": {"recipe", "models", "tokenizers", "disk"},
     "reports": set(),
 }
 COMPOSES = ["stages", "cli", "benchmarks"]

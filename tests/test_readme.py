@@ -46,9 +46,7 @@ def test_the_table_of_commands_is_complete():
     assert set(re.findall(r"^\| `tinytale (\w+)", TEXT, re.MULTILINE)) == set(commands.commands)
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \|", TEXT, re.MULTILINE)
-)
+@pytest.mark.parametrize(("name", "count"), re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \|", TEXT, re.MULTILINE))
 def test_the_table_of_recipes_counts_right(name: str, count: str):
     model = stages.blueprint(recipe_files.load(name))
     assert f"{count_parameters(model):,}" == count

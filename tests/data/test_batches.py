@@ -34,9 +34,7 @@ def test_permute_is_a_bijection(size: int, seed: int) -> None:
 
 @given(size=st.integers(10**9, 2**44), seed=st.integers(0, 2**32), start=st.integers(0, 10**8))
 @settings(max_examples=50, deadline=None)
-def test_permute_stays_in_range_and_distinct_where_it_cannot_be_listed(
-    size: int, seed: int, start: int
-) -> None:
+def test_permute_stays_in_range_and_distinct_where_it_cannot_be_listed(size: int, seed: int, start: int) -> None:
     values = permute(np.arange(start, start + 500), size, keys(seed))
     assert values.min() >= 0
     assert values.max() < size
@@ -73,9 +71,7 @@ def test_shapes_and_types() -> None:
     assert (type(weights), weights.dtype, weights.shape) == (np.ndarray, np.float32, (4, 16))
 
 
-@given(
-    context=st.integers(1, 9), batch_size=st.integers(1, 6), extra=st.integers(0, 60), seed=st.integers(0, 99)
-)
+@given(context=st.integers(1, 9), batch_size=st.integers(1, 6), extra=st.integers(0, 60), seed=st.integers(0, 99))
 @settings(max_examples=80, deadline=None)
 def test_every_epoch_predicts_its_windows_once(context: int, batch_size: int, extra: int, seed: int) -> None:
     length = batch_size * context + 1 + extra

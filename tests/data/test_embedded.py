@@ -54,9 +54,7 @@ def test_every_answer_about_the_model_is_trained_on(read: Read) -> None:
     from tinytale_mlx.data.tales import IDENTITY
 
     corpus = [document for document in read("tales", documents=20_000) if isinstance(document, list)]
-    trained = {
-        message["content"] for document in corpus if split(document, 0.1) == "train" for message in document
-    }
+    trained = {message["content"] for document in corpus if split(document, 0.1) == "train" for message in document}
     assert len(IDENTITY) == 50
     assert {pair["answer"] for pair in IDENTITY} <= trained
 

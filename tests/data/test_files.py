@@ -69,9 +69,7 @@ def test_large_files_are_not_held_in_memory(write: Write, name: str) -> None:
     assert peak < 1_000_000
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("a.txt", ""), ("b.txt", " \n"), ("c.jsonl", "\n"), ("d.json", "")]
-)
+@pytest.mark.parametrize(("name", "content"), [("a.txt", ""), ("b.txt", " \n"), ("c.jsonl", "\n"), ("d.json", "")])
 def test_empty_file(refusal: Refusal, write: Write, name: str, content: str) -> None:
     path = write(name, content)
     assert refusal(path) == f"{path} is empty: it holds no document"

@@ -70,14 +70,10 @@ KILLED = """
 
 
 @pytest.mark.parametrize("replaced", range(6))
-def test_killed_preparation_is_recognised_and_redone_to_the_byte(
-    tokenizer: Any, tmp_path: Path, replaced: int
-) -> None:
+def test_killed_preparation_is_recognised_and_redone_to_the_byte(tokenizer: Any, tmp_path: Path, replaced: int) -> None:
     """kill -9 before each of the six files is put in place, over an older preparation."""
     prepare(TALES, tokenizer, tmp_path / "killed", key="old")
-    code = KILLED.format(
-        tests=str(Path(__file__).parent), directory=str(tmp_path / "killed"), replaced=replaced
-    )
+    code = KILLED.format(tests=str(Path(__file__).parent), directory=str(tmp_path / "killed"), replaced=replaced)
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert killed.returncode == -signal.SIGKILL
     with pytest.raises(UserError, match=r"\.json is missing"):
@@ -118,9 +114,7 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_the_same_recipe_reuses_its_shards(
-    tokenizer: Any, tmp_path: Path, corpus: Path, encodings: list[int]
-) -> None:
+def test_the_same_recipe_reuses_its_shards(tokenizer: Any, tmp_path: Path, corpus: Path, encodings: list[int]) -> None:
     data = DataRecipe(source=str(corpus))
     first = open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
     before = contents(tmp_path / "data")
@@ -178,9 +172,7 @@ def test_the_seed_counts_for_the_tales_only(tokenizer: Any, corpus: Path) -> Non
     assert data_key(tales, tokenizer, 0) == data_key(tales, tokenizer, 0)
 
 
-def test_a_missing_source_is_refused_even_where_shards_exist(
-    tokenizer: Any, tmp_path: Path, corpus: Path
-) -> None:
+def test_a_missing_source_is_refused_even_where_shards_exist(tokenizer: Any, tmp_path: Path, corpus: Path) -> None:
     data = DataRecipe(source=str(corpus))
     open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
     corpus.unlink()

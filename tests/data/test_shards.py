@@ -61,9 +61,7 @@ def test_two_bytes_per_token_as_long_as_they_suffice(
     assert (tmp_path / "train.bin").stat().st_size == len(shard.tokens) * np.dtype(dtype).itemsize
 
 
-def test_batches_of_encoding_do_not_show(
-    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_of_encoding_do_not_show(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus: list[Document] = [CHAT if number % 7 == 3 else text for number, text in enumerate(TALES)]
     prepare(corpus, tokenizer, tmp_path / "one")
     monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 100)

@@ -66,9 +66,7 @@ def test_glob_and_folder_without_files(refusal: Refusal, tmp_path: Path) -> None
     assert refusal(f"{tmp_path}/*.txt") == f"no file matches {tmp_path}/*.txt"
     (tmp_path / "empty").mkdir()
     message = refusal(tmp_path / "empty")
-    assert message.startswith(
-        f"the folder {tmp_path / 'empty'} holds no file that can be read; supported are .txt"
-    )
+    assert message.startswith(f"the folder {tmp_path / 'empty'} holds no file that can be read; supported are .txt")
 
 
 def test_unsupported_suffix(refusal: Refusal, write: Write, tmp_path: Path) -> None:
@@ -86,9 +84,7 @@ def test_names_of_data_sets() -> None:
 def test_hub_out_of_reach_is_one_sentence(refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     message = refusal("tinystories")
-    assert re.fullmatch(
-        "tinystories is no file .* Hugging Face hub.* cannot be reached; pass --data FILE .*", message
-    )
+    assert re.fullmatch("tinystories is no file .* Hugging Face hub.* cannot be reached; pass --data FILE .*", message)
 
 
 def test_data_set_is_streamed_through_the_library(

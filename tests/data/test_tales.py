@@ -64,9 +64,12 @@ def speech_is_closed(paragraph: str) -> bool:
     """Quotes come in pairs: an opening one starts a word, a closing one follows punctuation."""
     pieces = paragraph.split('"')
     spoken, told = pieces[1::2], pieces[::2]
-    return (len(pieces) % 2 == 1 and all(re.fullmatch(r"\S.*[.,!?]", speech) for speech in spoken)
-            and all(piece[0] == " " for piece in told[1:] if piece)
-            and all(piece[-1] == " " for piece in told[:-1] if piece))
+    return (
+        len(pieces) % 2 == 1
+        and all(re.fullmatch(r"\S.*[.,!?]", speech) for speech in spoken)
+        and all(piece[0] == " " for piece in told[1:] if piece)
+        and all(piece[-1] == " " for piece in told[:-1] if piece)
+    )
 
 
 def test_the_same_tales_on_every_machine():
@@ -104,18 +107,21 @@ def test_every_tale_is_good_english(drafts):
     assert bad == {}
 
 
-@pytest.mark.parametrize(("text", "fault"), [
-    ("He ate a apple.", "a before a vowel"),
-    ("He ate an pear.", "an before a consonant"),
-    ("The the end.", None),
-    ("He saw the the fox.", "a doubled word"),
-    ('"Come here, said Pip.', "quotes that do not match"),
-    ('"Come here" said Pip.', "quotes that do not match"),
-    ('"Come here." said Pip.', "a small letter after a full stop"),
-    ("He lived {home}.", "a strange sign or an open slot"),
-    ("He sang and", "a paragraph without an end"),
-    ("He  sang.", "a space too many"),
-])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("He ate a apple.", "a before a vowel"),
+        ("He ate an pear.", "an before a consonant"),
+        ("The the end.", None),
+        ("He saw the the fox.", "a doubled word"),
+        ('"Come here, said Pip.', "quotes that do not match"),
+        ('"Come here" said Pip.', "quotes that do not match"),
+        ('"Come here." said Pip.', "a small letter after a full stop"),
+        ("He lived {home}.", "a strange sign or an open slot"),
+        ("He sang and", "a paragraph without an end"),
+        ("He  sang.", "a space too many"),
+    ],
+)
 def test_the_checks_of_english_find_faults(text, fault):
     assert faults(text) == ([fault] if fault else [])
 
@@ -176,10 +182,14 @@ def test_everyone_is_where_they_can_live(drafts):
 
 
 def test_only_birds_learn_to_fly_and_only_children_ride():
-    skills = {noun: {prop["skill"] for group in groups for prop in fitting_props("learn", noun, group)}
-              for noun, groups in GROUPS.items()}
-    who = {skill: {noun for noun, known in skills.items() if skill in known}
-           for skill in ("fly in a loop", "ride a bicycle")}
+    skills = {
+        noun: {prop["skill"] for group in groups for prop in fitting_props("learn", noun, group)}
+        for noun, groups in GROUPS.items()
+    }
+    who = {
+        skill: {noun for noun, known in skills.items() if skill in known}
+        for skill in ("fly in a loop", "ride a bicycle")
+    }
     assert who["fly in a loop"] == {"robin", "owl", "gull"}
     assert who["ride a bicycle"] == {"girl", "boy"}
     assert all(skills.values())

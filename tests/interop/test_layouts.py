@@ -19,8 +19,7 @@ BASE: dict[str, Any] = {
 NEAREST = {
     "llama": BASE,
     "qwen3": BASE | {"qk_norm": True},
-    "gpt2": BASE
-    | {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "intermediate_size": 128},
+    "gpt2": BASE | {"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "intermediate_size": 128},
     "nanochat": BASE
     | {"activation": "relu2", "qk_norm": True, "embedding_norm": True, "norm_weight": False}
     | {"tie_embeddings": False, "logit_softcap": 15.0},

@@ -69,9 +69,7 @@ def test_tokenizers_writes_the_same_file(saved):
 
 def test_transformers_agrees(saved):
     tokenizer, directory = saved
-    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(
-        directory, local_files_only=True
-    )
+    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(directory, local_files_only=True)
     assert len(theirs) == tokenizer.vocab_size
     assert theirs.model_max_length == 256
     assert (theirs.pad_token_id, theirs.unk_token_id, theirs.bos_token_id, theirs.eos_token_id) == (
@@ -139,9 +137,7 @@ def test_gpt2_files(shared, tmp_path):
         assert gpt2.encode(text) == theirs.encode(text, add_special_tokens=False).ids
     gpt2.save(tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == gpt2.fingerprint
-    more = ByteBPE.from_gpt2(
-        shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt", ["<|endoftext|>", "<a>"]
-    )
+    more = ByteBPE.from_gpt2(shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt", ["<|endoftext|>", "<a>"])
     assert more.encode("<a>") == [50257]
 
 

@@ -136,8 +136,7 @@ def validation_batches(tokens: np.ndarray, context: int, batch_size: int) -> Ite
     if len(tokens) < 2:
         count = "1 token" if len(tokens) else "0 tokens"
         raise UserError(
-            f"the validation text has {count}, and at least 2 are needed; "
-            "use more text, or a larger data.validation"
+            f"the validation text has {count}, and at least 2 are needed; use more text, or a larger data.validation"
         )
     return _in_order(tokens, context, batch_size)
 

@@ -151,9 +151,7 @@ def to_document(row: Any, field: str, where: str) -> Iterator[Document]:
         pair = [_text(row, key, where) for key in ("question", "answer")]
         if not all(text.strip() for text in pair):
             raise UserError(f"{where}: the {'question' if pair[1].strip() else 'answer'} is empty")
-        yield [
-            {"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)
-        ]
+        yield [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
     else:
         fields = ", ".join(map(str, row)) or "none"
         raise UserError(
@@ -167,12 +165,8 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
         raise UserError(f"{where}: the field {key!r} holds {_kind(row[key])}, not text")
     try:
         row[key].encode()
-    except (
-        UnicodeEncodeError
-    ) as error:  # JSON can spell "\\ud83d", which no UTF-8 file and no tokenizer can hold
-        raise UserError(
-            f"{where}: the field {key!r} holds half of a surrogate pair, which is not text"
-        ) from error
+    except UnicodeEncodeError as error:  # JSON can spell "\\ud83d", which no UTF-8 file and no tokenizer can hold
+        raise UserError(f"{where}: the field {key!r} holds half of a surrogate pair, which is not text") from error
     return row[key]
 
 

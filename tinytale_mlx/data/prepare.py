@@ -37,9 +37,7 @@ def open_or_prepare(
         if {shard.key for shard in found} == {key}:
             return found
     validation = sources.validation_documents(data, seed) if data.validation_source is not None else None
-    return prepare(
-        sources.documents(data, seed), tokenizer, directory, data.validation, validation, key, report
-    )
+    return prepare(sources.documents(data, seed), tokenizer, directory, data.validation, validation, key, report)
 
 
 def data_key(data: DataRecipe, tokenizer: Tokenizer, seed: int) -> str:
@@ -87,8 +85,7 @@ def prepare(
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             writers: dict[Side, ShardWriter] = {
-                side: stack.enter_context(ShardWriter(directory / f"{side}.json", tokenizer, key))
-                for side in SIDES
+                side: stack.enter_context(ShardWriter(directory / f"{side}.json", tokenizer, key)) for side in SIDES
             }
             _fill(writers, pairs, tokenizer, report)
             counts: dict[Side, int] = {side: writer.documents for side, writer in writers.items()}

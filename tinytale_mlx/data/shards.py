@@ -71,9 +71,7 @@ _AGAIN = "delete its folder and prepare the data again"
 def _map(path: Path, dtype: str, count: int) -> np.ndarray:
     expected, found = count * np.dtype(dtype).itemsize, path.stat().st_size
     if expected != found:
-        raise UserError(
-            f"{path} has {found:,} bytes instead of {expected:,}, it was changed or cut short; {_AGAIN}"
-        )
+        raise UserError(f"{path} has {found:,} bytes instead of {expected:,}, it was changed or cut short; {_AGAIN}")
     return np.memmap(path, dtype, "r")
 
 

@@ -57,9 +57,7 @@ def validation_documents(data: DataRecipe, seed: int) -> Iterator[Document]:
     if data.validation_source is None:
         raise ValueError("the recipe has no data.validation_source")
     locations = resolve(data.validation_source)
-    return chain.from_iterable(
-        _read(place, data, seed + VALIDATION_SEED, VALIDATION_TALES) for place in locations
-    )
+    return chain.from_iterable(_read(place, data, seed + VALIDATION_SEED, VALIDATION_TALES) for place in locations)
 
 
 def resolve(source: str | list[str]) -> list[Location]:
@@ -86,11 +84,7 @@ def resolve(source: str | list[str]) -> list[Location]:
         return [source]
     close = get_close_matches(source, ["tales", *HUB], n=1)
     names = ", ".join(["tales", *HUB])
-    hint = (
-        f"did you mean {close[0]}?"
-        if close
-        else f"a source is a file, folder or glob, {names}, or owner/name"
-    )
+    hint = f"did you mean {close[0]}?" if close else f"a source is a file, folder or glob, {names}, or owner/name"
     raise UserError(f"{source}: there is no such file or folder; {hint}")
 
 

@@ -15,9 +15,7 @@ from .files import Document
 
 Side = Literal["train", "validation"]
 SIDES: tuple[Side, Side] = ("train", "validation")
-LINE_SEARCH = (
-    1000  # characters before and after the cut of a single text in which a line border is looked for
-)
+LINE_SEARCH = 1000  # characters before and after the cut of a single text in which a line border is looked for
 
 
 def split(document: Document, fraction: float) -> Side:

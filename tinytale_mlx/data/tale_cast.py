@@ -75,18 +75,29 @@ CHILD_NOUNS = ("girl", "boy")
 
 # The old and wise, the very small: by group of places. People meet people, animals meet animals.
 OLD_ANIMALS = {
-    "wood": ("owl", "badger"), "farm": ("donkey", "turtle"), "garden": ("toad", "turtle"),
-    "pond": ("heron", "toad"), "hill": ("donkey", "goat", "owl"), "sea": ("turtle", "whale", "gull"),
+    "wood": ("owl", "badger"),
+    "farm": ("donkey", "turtle"),
+    "garden": ("toad", "turtle"),
+    "pond": ("heron", "toad"),
+    "hill": ("donkey", "goat", "owl"),
+    "sea": ("turtle", "whale", "gull"),
     "snow": ("whale", "gull"),
 }
 WORKERS = {
-    "village": ("baker", "gardener", "painter", "miller"), "farm": ("farmer", "miller", "shepherd"),
-    "sea": ("fisher", "sailor", "painter"), "hill": ("shepherd", "farmer"), "snow": ("baker", "fisher"),
+    "village": ("baker", "gardener", "painter", "miller"),
+    "farm": ("farmer", "miller", "shepherd"),
+    "sea": ("fisher", "sailor", "painter"),
+    "hill": ("shepherd", "farmer"),
+    "snow": ("baker", "fisher"),
 }
 LITTLE_ONES = {
-    "village": ("puppy", "kitten", "duckling"), "farm": ("lamb", "chick", "duckling"),
-    "wood": ("bunny", "bear cub"), "garden": ("chick", "bunny", "duckling"),
-    "pond": ("duckling", "bunny"), "hill": ("lamb", "bunny", "bear cub"), "sea": ("baby seal", "chick"),
+    "village": ("puppy", "kitten", "duckling"),
+    "farm": ("lamb", "chick", "duckling"),
+    "wood": ("bunny", "bear cub"),
+    "garden": ("chick", "bunny", "duckling"),
+    "pond": ("duckling", "bunny"),
+    "hill": ("lamb", "bunny", "bear cub"),
+    "sea": ("baby seal", "chick"),
     "snow": ("baby seal", "chick"),
 }
 SIZES = ("small", "little", "young", "plump", "cheerful", "clever", "merry", "curious")
@@ -104,60 +115,137 @@ class Place(NamedTuple):
 
 
 PLACES = (
-    Place("village", "in a small village by a river", "the village", "the stone bridge",
-          "The river sang under the bridge all day."),
-    Place("village", "in a little town with red roofs", "the town", "the market",
-          "A fat cat slept on every roof."),
-    Place("village", "in a quiet village at the foot of a hill", "the village", "the old well",
-          "The water in the old well was cold and sweet."),
-    Place("village", "in a busy town near a park", "the town", "the park gate",
-          "The park had a pond, a swing and nine noisy ducks."),
-    Place("village", "in a yellow house at the end of a lane", "the lane", "the garden gate",
-          "The garden gate went squeak each time it opened."),
-    Place("village", "in a tall house next to a bakery", "the street", "the bakery",
-          "The whole street smelled of fresh bread."),
-    Place("farm", "on a sunny farm", "the farm", "the big red barn",
-          "The hens there talked from morning until night."),
-    Place("farm", "on a small farm beside a windmill", "the farm", "the windmill",
-          "The windmill turned slowly and creaked like an old chair."),
-    Place("farm", "on a farm in a wide green valley", "the valley", "the apple tree",
-          "In autumn, apples fell with a soft thump."),
-    Place("farm", "on a farm beside a dusty road", "the farm", "the wooden fence",
-          "The rooster always woke up too early."),
-    Place("wood", "in a green wood", "the wood", "the old oak",
-          "The old oak was so wide that ten friends could hide behind it."),
-    Place("wood", "in a deep pine forest", "the forest", "the fallen log",
-          "Soft moss grew everywhere like a green carpet."),
-    Place("wood", "in a forest by a stream", "the forest", "the stream",
-          "The stream was cold and clear and never stopped talking."),
-    Place("wood", "at the edge of a big forest", "the forest", "the berry bushes",
-          "The berries there were as sweet as honey."),
-    Place("garden", "in a garden full of flowers", "the garden", "the rose bush",
-          "Bees hummed there all summer long."),
-    Place("garden", "in a wild old garden", "the garden", "the garden wall",
-          "Nobody had cut the grass for a hundred years."),
-    Place("garden", "behind a cottage with a blue door", "the garden", "the pumpkin patch",
-          "The pumpkins were bigger than anyone in the garden."),
-    Place("pond", "by a round blue pond", "the pond", "the tall reeds",
-          "Dragonflies danced over the water."),
-    Place("pond", "beside a slow brown river", "the river", "the willow tree",
-          "The river was never in a hurry."),
-    Place("pond", "on the bank of a small lake", "the lake", "the flat grey rock",
-          "The lake was as smooth as glass."),
-    Place("sea", "on a small island", "the island", "the old boat",
-          "The waves whispered to the sand all day."),
-    Place("sea", "near a tall lighthouse by the sea", "the beach", "the lighthouse",
-          "At night, the lighthouse winked at the moon."),
-    Place("sea", "beside a sandy beach", "the beach", "the big rock",
-          "The sand was warm and full of pretty shells."),
-    Place("hill", "high in the hills", "the hillside", "the waterfall",
-          "The clouds there were so low that you could almost touch them."),
-    Place("hill", "on the side of a great mountain", "the mountain", "the tall pine",
-          "If you shouted hello, the mountain shouted hello back."),
-    Place("snow", "in a land of snow and ice", "the land", "the frozen lake",
-          "Even the snowmen there looked cold."),
-    Place("snow", "in the far north, beside an icy sea", "the shore", "the ice cave",
-          "The ice made funny cracking sounds at night."),
+    Place(
+        "village",
+        "in a small village by a river",
+        "the village",
+        "the stone bridge",
+        "The river sang under the bridge all day.",
+    ),
+    Place("village", "in a little town with red roofs", "the town", "the market", "A fat cat slept on every roof."),
+    Place(
+        "village",
+        "in a quiet village at the foot of a hill",
+        "the village",
+        "the old well",
+        "The water in the old well was cold and sweet.",
+    ),
+    Place(
+        "village",
+        "in a busy town near a park",
+        "the town",
+        "the park gate",
+        "The park had a pond, a swing and nine noisy ducks.",
+    ),
+    Place(
+        "village",
+        "in a yellow house at the end of a lane",
+        "the lane",
+        "the garden gate",
+        "The garden gate went squeak each time it opened.",
+    ),
+    Place(
+        "village",
+        "in a tall house next to a bakery",
+        "the street",
+        "the bakery",
+        "The whole street smelled of fresh bread.",
+    ),
+    Place("farm", "on a sunny farm", "the farm", "the big red barn", "The hens there talked from morning until night."),
+    Place(
+        "farm",
+        "on a small farm beside a windmill",
+        "the farm",
+        "the windmill",
+        "The windmill turned slowly and creaked like an old chair.",
+    ),
+    Place(
+        "farm",
+        "on a farm in a wide green valley",
+        "the valley",
+        "the apple tree",
+        "In autumn, apples fell with a soft thump.",
+    ),
+    Place(
+        "farm", "on a farm beside a dusty road", "the farm", "the wooden fence", "The rooster always woke up too early."
+    ),
+    Place(
+        "wood",
+        "in a green wood",
+        "the wood",
+        "the old oak",
+        "The old oak was so wide that ten friends could hide behind it.",
+    ),
+    Place(
+        "wood",
+        "in a deep pine forest",
+        "the forest",
+        "the fallen log",
+        "Soft moss grew everywhere like a green carpet.",
+    ),
+    Place(
+        "wood",
+        "in a forest by a stream",
+        "the forest",
+        "the stream",
+        "The stream was cold and clear and never stopped talking.",
+    ),
+    Place(
+        "wood",
+        "at the edge of a big forest",
+        "the forest",
+        "the berry bushes",
+        "The berries there were as sweet as honey.",
+    ),
+    Place("garden", "in a garden full of flowers", "the garden", "the rose bush", "Bees hummed there all summer long."),
+    Place(
+        "garden",
+        "in a wild old garden",
+        "the garden",
+        "the garden wall",
+        "Nobody had cut the grass for a hundred years.",
+    ),
+    Place(
+        "garden",
+        "behind a cottage with a blue door",
+        "the garden",
+        "the pumpkin patch",
+        "The pumpkins were bigger than anyone in the garden.",
+    ),
+    Place("pond", "by a round blue pond", "the pond", "the tall reeds", "Dragonflies danced over the water."),
+    Place("pond", "beside a slow brown river", "the river", "the willow tree", "The river was never in a hurry."),
+    Place("pond", "on the bank of a small lake", "the lake", "the flat grey rock", "The lake was as smooth as glass."),
+    Place("sea", "on a small island", "the island", "the old boat", "The waves whispered to the sand all day."),
+    Place(
+        "sea",
+        "near a tall lighthouse by the sea",
+        "the beach",
+        "the lighthouse",
+        "At night, the lighthouse winked at the moon.",
+    ),
+    Place("sea", "beside a sandy beach", "the beach", "the big rock", "The sand was warm and full of pretty shells."),
+    Place(
+        "hill",
+        "high in the hills",
+        "the hillside",
+        "the waterfall",
+        "The clouds there were so low that you could almost touch them.",
+    ),
+    Place(
+        "hill",
+        "on the side of a great mountain",
+        "the mountain",
+        "the tall pine",
+        "If you shouted hello, the mountain shouted hello back.",
+    ),
+    Place("snow", "in a land of snow and ice", "the land", "the frozen lake", "Even the snowmen there looked cold."),
+    Place(
+        "snow",
+        "in the far north, beside an icy sea",
+        "the shore",
+        "the ice cave",
+        "The ice made funny cracking sounds at night.",
+    ),
 )
 
 
@@ -182,8 +270,13 @@ def pronouns(person: Person, prefix: str = "") -> dict[str, str]:
 @cache
 def _settings(groups: str, kinds: tuple[Kind, ...]) -> tuple[tuple[Place, Kind], ...]:
     """Every place in these groups together with every kind that lives there."""
-    return tuple((place, kind) for place in PLACES if place.group in groups.split()
-                 for kind in kinds if place.group in kind.groups)
+    return tuple(
+        (place, kind)
+        for place in PLACES
+        if place.group in groups.split()
+        for kind in kinds
+        if place.group in kind.groups
+    )
 
 
 def draw_hero(rng: random.Random, groups: str, also_children: str = "") -> tuple[Place, Person]:

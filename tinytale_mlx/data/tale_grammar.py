@@ -32,15 +32,15 @@ class Script(NamedTuple):
     """A plot as it is written: passages still unread."""
 
     name: str
-    friend: str                       # role of the second person: peer, elder or little
-    where: str                        # groups of places where it may happen
-    props: list[dict[str, str]]       # things, deeds and words that belong together; one set is drawn
+    friend: str  # role of the second person: peer, elder or little
+    where: str  # groups of places where it may happen
+    props: list[dict[str, str]]  # things, deeds and words that belong together; one set is drawn
     lessons: list[str]
-    start: str                        # up to the moment when the hero must choose
+    start: str  # up to the moment when the hero must choose
     ending: str
-    unkind: str                       # the other choice
-    asks: list[tuple[str, str]]       # questions with answers
-    children_also: str = ""           # groups where it may happen to children only
+    unkind: str  # the other choice
+    asks: list[tuple[str, str]]  # questions with answers
+    children_also: str = ""  # groups where it may happen to children only
 
 
 def prop(**words: str) -> dict[str, str]:

@@ -18,8 +18,18 @@ from . import tale_plots_trouble as trouble
 from .tale_cast import CHILD_NOUNS, Person, Place
 from .tale_grammar import Phrasing, Script, Slot, parse
 
-DAYS = ("one day", "one day", "one morning", "one afternoon", "early one morning", "one fine day",
-        "one quiet afternoon", "one day after breakfast", "one bright morning", "one Sunday")
+DAYS = (
+    "one day",
+    "one day",
+    "one morning",
+    "one afternoon",
+    "early one morning",
+    "one fine day",
+    "one quiet afternoon",
+    "one day after breakfast",
+    "one bright morning",
+    "one Sunday",
+)
 
 _OPENING = """
 Once upon a time, {a_look} named {hero} lived {home}.
@@ -137,7 +147,8 @@ def fitting_props(name: str, noun: str, group: str) -> tuple[dict[str, str], ...
     (plot,) = (plot for plot in PLOTS if plot.name == name)
     who = "child" if noun in CHILD_NOUNS else noun
     return tuple(
-        words for words in plot.script.props
+        words
+        for words in plot.script.props
         if who in words.get("who", who).split() and group in words.get("places", group).split()
     )
 

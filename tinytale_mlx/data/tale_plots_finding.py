@@ -7,7 +7,9 @@ from .tale_grammar import Script, prop
 
 PLOTS = [
     Script(
-        name="lost", friend="peer", where="village farm wood garden pond sea hill snow",
+        name="lost",
+        friend="peer",
+        where="village farm wood garden pond sea hill snow",
         props=[
             prop(thing="red scarf", how="The wind had carried it there"),
             prop(thing="silver bell", how="It had rolled there in the night"),
@@ -18,8 +20,12 @@ PLOTS = [
             prop(thing="little drum", how="{hero} had left it there after dancing"),
             prop(thing="yellow kite", how="The wind had played with it and put it down"),
         ],
-        lessons=["it is easier to look for something together", "four eyes see more than two",
-                 "a friend makes every search shorter", "it is good to ask for help"],
+        lessons=[
+            "it is easier to look for something together",
+            "four eyes see more than two",
+            "a friend makes every search shorter",
+            "it is good to ask for help",
+        ],
         start="""
 /
 {One_day}, {hero} could not find {his} {thing}. {He} wanted it back.
@@ -96,7 +102,9 @@ There was the {thing}! {how}. {hero} grabbed it.
         ],
     ),
     Script(
-        name="treasure", friend="elder", where="village farm wood garden pond sea hill",
+        name="treasure",
+        friend="elder",
+        where="village farm wood garden pond sea hill",
         props=[
             prop(find="gold ring", why="It was a gift from my mother"),
             prop(find="silver key", why="Without it, I must sleep outside"),
@@ -107,8 +115,12 @@ There was the {thing}! {how}. {hero} grabbed it.
             prop(find="green stone", why="It has brought me luck for fifty years"),
             prop(find="leather purse", why="I need it to buy bread for the winter"),
         ],
-        lessons=["a clean heart is the best treasure", "it feels good to give back what is not ours",
-                 "being honest is worth more than gold", "a found thing still belongs to someone"],
+        lessons=[
+            "a clean heart is the best treasure",
+            "it feels good to give back what is not ours",
+            "being honest is worth more than gold",
+            "a found thing still belongs to someone",
+        ],
         start="""
 /
 {One_day}, {hero} found {a_find} near {spot}.
@@ -181,15 +193,24 @@ Then {hero} held out {his} {hand}. "I found this near {spot}," {he} said. "It is
         ],
     ),
     Script(
-        name="little", friend="little", where="village farm wood garden pond sea hill snow",
+        name="little",
+        friend="little",
+        where="village farm wood garden pond sea hill snow",
         props=[
-            prop(plan="go home for supper"), prop(plan="play ball with {his} cousins"),
-            prop(plan="take a long nap"), prop(plan="build a tower of stones"),
-            prop(plan="jump over puddles"), prop(plan="look for shiny stones"),
+            prop(plan="go home for supper"),
+            prop(plan="play ball with {his} cousins"),
+            prop(plan="take a long nap"),
+            prop(plan="build a tower of stones"),
+            prop(plan="jump over puddles"),
+            prop(plan="look for shiny stones"),
             prop(plan="visit {his} grandmother"),
         ],
-        lessons=["helping someone small is a big thing", "a kind deed is never a waste of time",
-                 "everyone is little and lost sometimes", "home is the best place to bring someone"],
+        lessons=[
+            "helping someone small is a big thing",
+            "a kind deed is never a waste of time",
+            "everyone is little and lost sometimes",
+            "home is the best place to bring someone",
+        ],
         start="""
 /
 {One_day}, {hero} wanted to {plan}. {He} hummed a tune on the way.
@@ -261,8 +282,7 @@ So {hero} left to {plan}, and {friend} cried until there were no more tears.
             ("Who was lost?", "{friend} was lost. {friend} was {a_flook}."),
             ("What did {hero} want to do?", "{hero} wanted to {plan}."),
             ("Where did {hero} hear the cry?", "{hero} heard it near {spot}."),
-            ("[How did the tale end?|What happened at the end?]",
-             "{hero} helped {friend} find {fhis} mother."),
+            ("[How did the tale end?|What happened at the end?]", "{hero} helped {friend} find {fhis} mother."),
         ],
     ),
 ]

@@ -7,14 +7,25 @@ from .tale_grammar import Script, prop
 
 PLOTS = [
     Script(
-        name="friend", friend="peer", where="village farm wood garden pond sea hill snow",
+        name="friend",
+        friend="peer",
+        where="village farm wood garden pond sea hill snow",
         props=[
-            prop(game="hide and seek"), prop(game="leapfrog"), prop(game="catch the ball"),
-            prop(game="follow the leader"), prop(game="the guessing game"), prop(game="kings and queens"),
-            prop(game="pirates"), prop(game="tag"),
+            prop(game="hide and seek"),
+            prop(game="leapfrog"),
+            prop(game="catch the ball"),
+            prop(game="follow the leader"),
+            prop(game="the guessing game"),
+            prop(game="kings and queens"),
+            prop(game="pirates"),
+            prop(game="tag"),
         ],
-        lessons=["one small hello can start a friendship", "shy friends are worth waiting for",
-                 "a new friend is the best surprise", "kind words open doors"],
+        lessons=[
+            "one small hello can start a friendship",
+            "shy friends are worth waiting for",
+            "a new friend is the best surprise",
+            "kind words open doors",
+        ],
         start="""
 /
 {One_day}, {a_flook} named {friend} came to live near {spot}.
@@ -86,20 +97,26 @@ They fell over, they jumped up, and they played until it was time for supper.
         ],
     ),
     Script(
-        name="share", friend="peer", where="village farm wood garden pond hill", children_also="sea snow",
+        name="share",
+        friend="peer",
+        where="village farm wood garden pond hill",
+        children_also="sea snow",
         props=[
-            prop(food="plum pie", smell="butter and sugar"), prop(food="loaf of warm bread",
-                 smell="a cozy kitchen"),
-            prop(food="basket of berries", smell="summer"), prop(food="pot of soup",
-                 smell="carrots and onions"),
-            prop(food="bag of roasted nuts", smell="a winter fire"), prop(food="apple cake",
-                 smell="apples and honey"),
-            prop(food="bowl of cherries", smell="sunshine"), prop(food="plate of pancakes",
-                 smell="milk and honey"),
+            prop(food="plum pie", smell="butter and sugar"),
+            prop(food="loaf of warm bread", smell="a cozy kitchen"),
+            prop(food="basket of berries", smell="summer"),
+            prop(food="pot of soup", smell="carrots and onions"),
+            prop(food="bag of roasted nuts", smell="a winter fire"),
+            prop(food="apple cake", smell="apples and honey"),
+            prop(food="bowl of cherries", smell="sunshine"),
+            prop(food="plate of pancakes", smell="milk and honey"),
         ],
-        lessons=["food tastes best when it is shared",
-                 "half a treat with a friend is better than a whole one alone",
-                 "sharing makes two hearts happy", "there is always enough for one more"],
+        lessons=[
+            "food tastes best when it is shared",
+            "half a treat with a friend is better than a whole one alone",
+            "sharing makes two hearts happy",
+            "there is always enough for one more",
+        ],
         start="""
 /
 {One_day}, {hero} got {a_food} from {his} grandmother.
@@ -165,23 +182,27 @@ The next day, {friend} was still hungry, and {hero} told {fhim} how good it was.
             ("What did {hero} have to eat?", "{hero} had {a_food}."),
             ("Who was hungry?", "{friend} was hungry. {friend} was {a_flook}."),
             ("What did {hero} want at first?", "At first, {hero} wanted to eat it all."),
-            ("[How did the tale end?|What did {hero} do in the end?]",
-             "{hero} shared the food with {friend}."),
+            ("[How did the tale end?|What did {hero} do in the end?]", "{hero} shared the food with {friend}."),
         ],
     ),
     Script(
-        name="stranger", friend="elder", where="village farm wood garden pond hill",
+        name="stranger",
+        friend="elder",
+        where="village farm wood garden pond hill",
         props=[
             prop(event="the spring fair", load="a heavy basket", inside="honey cakes for everyone"),
             prop(event="the summer party", load="a long wooden box", inside="a fiddle and two flutes"),
             prop(event="the big picnic", load="a huge sack", inside="apples, cheese and bread for all"),
             prop(event="the lantern walk", load="a big round bundle", inside="a hundred paper lanterns"),
             prop(event="the puppet show", load="an old trunk", inside="all the puppets for the show"),
-            prop(event="the harvest dance", load="a cart full of bags",
-                 inside="a drum, a horn and a pot of soup"),
+            prop(event="the harvest dance", load="a cart full of bags", inside="a drum, a horn and a pot of soup"),
         ],
-        lessons=["kindness always finds its way back", "the person you help may surprise you",
-                 "there is always time to be kind", "a stranger can become a friend"],
+        lessons=[
+            "kindness always finds its way back",
+            "the person you help may surprise you",
+            "there is always time to be kind",
+            "a stranger can become a friend",
+        ],
         start="""
 /
 It was the day of {event}. {hero} wanted to be there before anyone else.
@@ -254,14 +275,25 @@ When {friend} came at last, {hero} did not even make room on the bench.
         ],
     ),
     Script(
-        name="race", friend="peer", where="village farm wood garden hill pond sea snow",
+        name="race",
+        friend="peer",
+        where="village farm wood garden hill pond sea snow",
         props=[
-            prop(prize="blue ribbon"), prop(prize="golden cup"), prop(prize="huge honey cake"),
-            prop(prize="silver bell"), prop(prize="basket of plums"), prop(prize="shiny medal"),
-            prop(prize="red flag"), prop(prize="warm new scarf"),
+            prop(prize="blue ribbon"),
+            prop(prize="golden cup"),
+            prop(prize="huge honey cake"),
+            prop(prize="silver bell"),
+            prop(prize="basket of plums"),
+            prop(prize="shiny medal"),
+            prop(prize="red flag"),
+            prop(prize="warm new scarf"),
         ],
-        lessons=["a friend is better than a prize", "you can lose a race and still win a friend",
-                 "helping is the best way to win", "a good heart is faster than fast legs"],
+        lessons=[
+            "a friend is better than a prize",
+            "you can lose a race and still win a friend",
+            "helping is the best way to win",
+            "a good heart is faster than fast legs",
+        ],
         start="""
 /
 {One_day}, there was a big race all around {area}. The prize was {a_prize}.
@@ -342,8 +374,7 @@ Everyone else went to help {friend}, but {hero} only looked at the prize.
             ("What was the prize?", "The prize was {a_prize}."),
             ("What did {hero} want?", "{hero} wanted to win."),
             ("Who fell in the race?", "{friend} fell near {spot}."),
-            ("[Why did {hero} not win?|What did {hero} do when {friend} fell?]",
-             "{hero} stopped to help {friend}."),
+            ("[Why did {hero} not win?|What did {hero} do when {friend} fell?]", "{hero} stopped to help {friend}."),
         ],
     ),
 ]

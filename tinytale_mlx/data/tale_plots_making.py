@@ -7,7 +7,9 @@ from .tale_grammar import Script, prop
 
 PLOTS = [
     Script(
-        name="seed", friend="elder", where="village farm wood garden hill",
+        name="seed",
+        friend="elder",
+        where="village farm wood garden hill",
         props=[
             prop(plant="sunflower", grown="a tall sunflower with a golden face"),
             prop(plant="pumpkin", grown="a fat orange pumpkin, as round as the moon"),
@@ -17,8 +19,12 @@ PLOTS = [
             prop(plant="tomato", grown="a plant with one big red tomato"),
             prop(plant="melon", grown="a sweet melon with green stripes"),
         ],
-        lessons=["good things need time", "waiting is also a way of working",
-                 "a seed cannot be hurried", "the best things grow slowly"],
+        lessons=[
+            "good things need time",
+            "waiting is also a way of working",
+            "a seed cannot be hurried",
+            "the best things grow slowly",
+        ],
         start="""
 /
 {One_day}, {friend}, {a_flook}, gave {hero} {a_plant} seed.
@@ -99,19 +105,24 @@ And {hero} told everyone that {friend} was a liar, which was not true at all.
         ],
     ),
     Script(
-        name="mend", friend="elder", where="village farm wood garden hill",
+        name="mend",
+        friend="elder",
+        where="village farm wood garden hill",
         props=[
             prop(toy="wooden horse", crack="one leg came off", fix="a drop of glue and a tiny nail"),
             prop(toy="toy boat", crack="the mast broke in two", fix="some glue and a bit of string"),
             prop(toy="rag doll", crack="one arm came off", fix="a needle and some red thread"),
             prop(toy="music box", crack="the handle came off", fix="a small screw and a drop of oil"),
-            prop(toy="paper kite", crack="it got a big hole",
-                 fix="some paste and a piece of old newspaper"),
+            prop(toy="paper kite", crack="it got a big hole", fix="some paste and a piece of old newspaper"),
             prop(toy="little drum", crack="the top got a hole", fix="some glue and a round piece of cloth"),
             prop(toy="toy train", crack="a wheel came off", fix="a new nail and a drop of oil"),
         ],
-        lessons=["a mended thing can be dearer than a new one", "broken does not mean lost",
-                 "a thing is beautiful when we care for it", "busy hands and love can fix a lot"],
+        lessons=[
+            "a mended thing can be dearer than a new one",
+            "broken does not mean lost",
+            "a thing is beautiful when we care for it",
+            "busy hands and love can fix a lot",
+        ],
         start="""
 /
 {One_day}, {hero} dropped {his} [favorite|best] {toy}, and {crack}.
@@ -182,20 +193,24 @@ The next day, {hero} told everyone that {friend} could not mend a thing.
         ],
     ),
     Script(
-        name="gift", friend="peer", where="village farm wood garden hill",
+        name="gift",
+        friend="peer",
+        where="village farm wood garden hill",
         props=[
             prop(gift="scarf", flaw="it was much too long", love="Now we can wear it together"),
             prop(gift="honey cake", flaw="it was as flat as a plate", love="A flat cake is easy to share"),
             prop(gift="picture", flaw="it had a big blue spot on it", love="I like the blue spot best"),
-            prop(gift="toy boat", flaw="it was a little crooked",
-                 love="It will sail in circles, and I like circles"),
-            prop(gift="flower crown", flaw="half of the flowers had fallen off",
-                 love="It is as light as air"),
+            prop(gift="toy boat", flaw="it was a little crooked", love="It will sail in circles, and I like circles"),
+            prop(gift="flower crown", flaw="half of the flowers had fallen off", love="It is as light as air"),
             prop(gift="paper hat", flaw="it was far too big", love="Now I have a hat and a tent"),
             prop(gift="cherry pie", flaw="it was burnt on one side", love="I will eat the other side first"),
         ],
-        lessons=["the love inside a gift is the best part", "a gift does not need to be perfect",
-                 "something made with love is always good enough", "friends look at the heart first"],
+        lessons=[
+            "the love inside a gift is the best part",
+            "a gift does not need to be perfect",
+            "something made with love is always good enough",
+            "friends look at the heart first",
+        ],
         start="""
 /
 {One_day}, it was the birthday of {friend}, {a_flook}.
@@ -263,7 +278,9 @@ Then {hero} ate the biggest piece of cake and went home without a word.
         ],
     ),
     Script(
-        name="together", friend="peer", where="village farm wood garden hill",
+        name="together",
+        friend="peer",
+        where="village farm wood garden hill",
         props=[
             prop(thing="giant pumpkin", job="pull it out of the ground", use="a big pot of pumpkin soup"),
             prop(thing="giant turnip", job="pull it out of the earth", use="enough stew for the whole week"),
@@ -272,8 +289,12 @@ Then {hero} ate the biggest piece of cake and went home without a word.
             prop(thing="giant carrot", job="pull it out of the earth", use="carrot cake for the whole week"),
             prop(thing="barrel of apples", job="roll it home", use="seven apple pies"),
         ],
-        lessons=["together we are strong", "many small pulls make one big pull",
-                 "hard work is light work with friends", "we can do more together than alone"],
+        lessons=[
+            "together we are strong",
+            "many small pulls make one big pull",
+            "hard work is light work with friends",
+            "we can do more together than alone",
+        ],
         start="""
 /
 {One_day}, {hero} found {a_thing} near {spot}. {He} wanted to {job}.

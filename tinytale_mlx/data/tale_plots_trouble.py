@@ -7,24 +7,24 @@ from .tale_grammar import Script, prop
 
 PLOTS = [
     Script(
-        name="wish", friend="peer", where="village farm wood garden hill pond sea",
+        name="wish",
+        friend="peer",
+        where="village farm wood garden hill pond sea",
         props=[
-            prop(wish="a mountain of pancakes",
-                 bad="Pancakes fell from the sky, and {friend} was stuck under one"),
-            prop(wish="a very, very long day",
-                 bad="The sun did not go down, and {friend} could not sleep at all"),
-            prop(wish="all the toys in the world",
-                 bad="The toys were piled so high that {friend} was lost in them"),
-            prop(wish="a golden spoon",
-                 bad="All that it touched turned to gold, and {friend} had nothing to eat"),
-            prop(wish="snow in summer",
-                 bad="The snow was so deep that only the eyes of {friend} could be seen"),
+            prop(wish="a mountain of pancakes", bad="Pancakes fell from the sky, and {friend} was stuck under one"),
+            prop(wish="a very, very long day", bad="The sun did not go down, and {friend} could not sleep at all"),
+            prop(wish="all the toys in the world", bad="The toys were piled so high that {friend} was lost in them"),
+            prop(wish="a golden spoon", bad="All that it touched turned to gold, and {friend} had nothing to eat"),
+            prop(wish="snow in summer", bad="The snow was so deep that only the eyes of {friend} could be seen"),
             prop(wish="music everywhere", bad="The music was so loud that {friend} had to cover {fhis} ears"),
-            prop(wish="a bath full of honey",
-                 bad="There was honey everywhere, and {friend} was stuck to the floor"),
+            prop(wish="a bath full of honey", bad="There was honey everywhere, and {friend} was stuck to the floor"),
         ],
-        lessons=["too much of a good thing is too much", "the best wish is one that helps someone",
-                 "it is wise to think before you wish", "what we have is often just right"],
+        lessons=[
+            "too much of a good thing is too much",
+            "the best wish is one that helps someone",
+            "it is wise to think before you wish",
+            "what we have is often just right",
+        ],
         start="""
 /
 {One_day}, {hero} found a [blue|green] stone near {spot}. "Make two wishes," it said.
@@ -96,7 +96,9 @@ The last wish was gone, and {friend} was still in trouble.
         ],
     ),
     Script(
-        name="boast", friend="peer", where="village farm wood garden hill",
+        name="boast",
+        friend="peer",
+        where="village farm wood garden hill",
         props=[
             prop(best="strongest", trick="pull up a tree root", trap="rolled backward into a muddy ditch"),
             prop(best="fastest", trick="race with {his} eyes closed", trap="went right into a thick bush"),
@@ -105,8 +107,12 @@ The last wish was gone, and {friend} was still in trouble.
             prop(best="tallest", trick="reach the highest branch", trap="got stuck between two branches"),
             prop(best="best", trick="jump over a puddle", trap="landed in the middle of the mud"),
         ],
-        lessons=["big words do not make you big", "everyone needs help sometimes",
-                 "it is better to be kind than to be first", "a small friend can be a great help"],
+        lessons=[
+            "big words do not make you big",
+            "everyone needs help sometimes",
+            "it is better to be kind than to be first",
+            "a small friend can be a great help",
+        ],
         start="""
 /
 "I am the {best} {kind} of all," {hero} told everyone.
@@ -172,26 +178,32 @@ Then {hero} told everyone that {he} had saved {friend}, which was a lie.
 @cold
 """,
         asks=[
-            ("What did {hero} say about {himself}?", "{hero} said, \"I am the {best} {kind}.\""),
+            ("What did {hero} say about {himself}?", '{hero} said, "I am the {best} {kind}."'),
             ("What did {hero} try to do?", "{hero} tried to {trick}."),
             ("What went wrong?", "{hero} {trap}."),
             ("Who pulled {hero} out?", "{friend} pulled {hero} out."),
         ],
     ),
     Script(
-        name="truth", friend="elder", where="village farm wood garden hill",
+        name="truth",
+        friend="elder",
+        where="village farm wood garden hill",
         props=[
-            prop(thing="blue cup", play="throwing a ball"), prop(thing="clay pot",
-                 play="dancing with a broom"),
-            prop(thing="glass lamp", play="jumping off a box"), prop(thing="honey jar",
-                 play="rolling down the hill"),
-            prop(thing="flower vase", play="swinging on a rope"), prop(thing="little mirror",
-                 play="chasing a moth"),
-            prop(thing="yellow bowl", play="walking backward"), prop(thing="milk jug",
-                 play="spinning in circles"),
+            prop(thing="blue cup", play="throwing a ball"),
+            prop(thing="clay pot", play="dancing with a broom"),
+            prop(thing="glass lamp", play="jumping off a box"),
+            prop(thing="honey jar", play="rolling down the hill"),
+            prop(thing="flower vase", play="swinging on a rope"),
+            prop(thing="little mirror", play="chasing a moth"),
+            prop(thing="yellow bowl", play="walking backward"),
+            prop(thing="milk jug", play="spinning in circles"),
         ],
-        lessons=["the truth is hard to say but light to carry", "a true word is better than a clever lie",
-                 "a mistake gets smaller when you tell the truth", "honest words bring friends closer"],
+        lessons=[
+            "the truth is hard to say but light to carry",
+            "a true word is better than a clever lie",
+            "a mistake gets smaller when you tell the truth",
+            "honest words bring friends closer",
+        ],
         start="""
 /
 {One_day}, {hero} was {play} near the house of {friend}, {a_flook}.
@@ -264,15 +276,25 @@ Then {hero} looked away and told a lie. "It was the neighbor," {he} said.
         ],
     ),
     Script(
-        name="quarrel", friend="peer", where="village farm wood garden pond sea hill snow",
+        name="quarrel",
+        friend="peer",
+        where="village farm wood garden pond sea hill snow",
         props=[
-            prop(about="who was taller"), prop(about="what to call a little snail"),
-            prop(about="who should go first"), prop(about="a stick that looked like a sword"),
-            prop(about="whose turn it was to be king"), prop(about="a cloud that looked like a sheep"),
-            prop(about="the last piece of cake"), prop(about="how to build a tower"),
+            prop(about="who was taller"),
+            prop(about="what to call a little snail"),
+            prop(about="who should go first"),
+            prop(about="a stick that looked like a sword"),
+            prop(about="whose turn it was to be king"),
+            prop(about="a cloud that looked like a sheep"),
+            prop(about="the last piece of cake"),
+            prop(about="how to build a tower"),
         ],
-        lessons=["sorry is a small word with big power", "a friend is worth more than being right",
-                 "every quarrel can have a good end", "it takes courage to say sorry"],
+        lessons=[
+            "sorry is a small word with big power",
+            "a friend is worth more than being right",
+            "every quarrel can have a good end",
+            "it takes courage to say sorry",
+        ],
         start="""
 /
 {hero} had a good friend named {friend}, {a_flook}. They played together every day.

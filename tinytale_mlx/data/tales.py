@@ -68,8 +68,11 @@ def questions(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
         else:
             phrasing, answer = pick(rng, draft.plot.asks)
             question = draw(rng, phrasing)
-        yield {"tale": draft.text, "question": question.format_map(draft.values),
-               "answer": answer.format_map(draft.values)}
+        yield {
+            "tale": draft.text,
+            "question": question.format_map(draft.values),
+            "answer": answer.format_map(draft.values),
+        }
 
 
 def preferences(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
@@ -112,10 +115,22 @@ def _draw_plot(rng: random.Random) -> tuple[Plot, Place, Person]:
 
 def _values(rng: random.Random, plot: Plot, place: Place, hero: Person, friend: Person) -> Words:
     values = Words(
-        hero=hero.name, kind=hero.noun, look=hero.look, went=hero.went, hand=hero.hand,
-        friend=friend.name, fkind=friend.noun, flook=friend.look, **pronouns(hero), **pronouns(friend, "f"),
-        home=place.home, area=place.area, spot=place.spot, detail=place.detail,
-        one_day=pick(rng, DAYS), lesson=pick(rng, plot.script.lessons),
+        hero=hero.name,
+        kind=hero.noun,
+        look=hero.look,
+        went=hero.went,
+        hand=hero.hand,
+        friend=friend.name,
+        fkind=friend.noun,
+        flook=friend.look,
+        **pronouns(hero),
+        **pronouns(friend, "f"),
+        home=place.home,
+        area=place.area,
+        spot=place.spot,
+        detail=place.detail,
+        one_day=pick(rng, DAYS),
+        lesson=pick(rng, plot.script.lessons),
     )
     for key, text in pick(rng, fitting_props(plot.name, hero.noun, place.group)).items():
         values[key] = text.format_map(values) if "{" in text else text

@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 from pydantic import ValidationError
 
+from ..disk import flush
 from ..errors import UserError
 from ..models import Transformer
 from ..models.parameters import named_arrays
@@ -20,7 +21,6 @@ from ..tokenizers.base import Tokenizer
 from ..tokenizers.chat import marker_id, save_template
 from ..tokenizers.files import read_json, write_json
 from ..tokenizers.special import IM_END
-from ..training.checkpoint import flush
 from .layouts import LAYOUTS, OWN, Layout, layout_of, parameter_shapes
 from .spelling import Json, Weights
 

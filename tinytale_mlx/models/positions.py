@@ -54,9 +54,7 @@ class Rope(nn.Module):
         self._wavelengths = rope_wavelengths(self._dims, config.rope_theta, config.rope_scaling)
         # YaRN's temperature (equation 22) is applied to queries and keys alike.
         scaling = config.rope_scaling
-        self._temperature = (
-            0.1 * math.log(scaling.factor) + 1 if scaling and scaling.type == "yarn" else 1.0
-        )
+        self._temperature = 0.1 * math.log(scaling.factor) + 1 if scaling and scaling.type == "yarn" else 1.0
 
     def __call__(self, x: mx.array, offset: int) -> mx.array:
         if self._temperature != 1.0:

@@ -77,9 +77,7 @@ class ByteBPE(Tokenizer):
         """What encoding looks things up in; `ids` are the tokens that are not special."""
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
-            raise UserError(
-                f"the vocabulary has no token for {len(missing)} bytes, such as {missing[0]:#04x}"
-            )
+            raise UserError(f"the vocabulary has no token for {len(missing)} bytes, such as {missing[0]:#04x}")
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
         self._ranks: dict[tuple[int, int], int] = {}
         self._products: list[int] = []  # rank -> the token that the merge makes
@@ -251,9 +249,7 @@ def _frame(rules: TextRules) -> Json:
         "byte_fallback": False,
         "ignore_merges": False,
     }
-    return frame_json(
-        normalizer_json(rules), pre_tokenizer_json(rules), byte_level_json(use_regex=True), model
-    )
+    return frame_json(normalizer_json(rules), pre_tokenizer_json(rules), byte_level_json(use_regex=True), model)
 
 
 class _WordCache(dict[str, tuple[int, ...]]):

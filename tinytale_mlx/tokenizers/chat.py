@@ -29,9 +29,7 @@ def render(messages: Iterable[Message], add_generation_prompt: bool = False) -> 
     return "".join(turns) + (f"{IM_START}assistant\n" if add_generation_prompt else "")
 
 
-def encode_chat(
-    tokenizer: Tokenizer, messages: Iterable[Message], add_generation_prompt: bool = False
-) -> list[int]:
+def encode_chat(tokenizer: Tokenizer, messages: Iterable[Message], add_generation_prompt: bool = False) -> list[int]:
     """The conversation as ids. A marker written in a message stays text, so nobody can speak in another role.
 
     Role and content are encoded apart: a prompt is always a prefix of the same conversation with its answer.

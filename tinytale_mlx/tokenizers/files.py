@@ -127,9 +127,7 @@ def frame_of(content: Json, tables: Sequence[str]) -> Json:
     if isinstance(model, dict):
         model = {key: value for key, value in model.items() if key not in tables}
     if isinstance(added, list):
-        added = [
-            token for token in added if not (isinstance(token, dict) and _FLAGS.items() <= token.items())
-        ]
+        added = [token for token in added if not (isinstance(token, dict) and _FLAGS.items() <= token.items())]
     unused = dict.fromkeys(("truncation", "padding", "post_processor"))
     return {**content, **unused, "added_tokens": added, "model": model}
 

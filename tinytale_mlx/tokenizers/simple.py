@@ -108,9 +108,7 @@ class CharTokenizer(TableTokenizer):
     """One token per character (Unicode code point)."""
 
     @classmethod
-    def train(
-        cls, texts_or_paths: Texts, *, special_tokens: SpecialTokens | Sequence[str] | None = None
-    ) -> Self:
+    def train(cls, texts_or_paths: Texts, *, special_tokens: SpecialTokens | Sequence[str] | None = None) -> Self:
         """Special tokens first (none with `special_tokens=[]`), then every character by code point."""
         specials = SpecialTokens.of(special_tokens)
         splitter, seen = SpecialSplitter(specials.names), set[str]()
@@ -169,9 +167,7 @@ class WordTokenizer(TableTokenizer):
         specials, rules = SpecialTokens.of(special_tokens), TextRules(lowercase=lowercase)
         room = vocab_size - len(specials.names)
         if room < 1:
-            raise UserError(
-                f"a vocabulary of {vocab_size} has no room beside {len(specials.names)} special tokens"
-            )
+            raise UserError(f"a vocabulary of {vocab_size} has no room beside {len(specials.names)} special tokens")
         counts: Counter[str] = count_words(texts_or_paths, rules, specials.names, progress)
         frequent = (word for word in counts if counts[word] >= min_frequency)
         words = sorted(frequent, key=lambda word: (-counts[word], word))

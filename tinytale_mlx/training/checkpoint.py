@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_unflatten
 
+from ..disk import flush
 from ..errors import UserError
 from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
@@ -110,12 +111,3 @@ def _delete(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     os.rename(path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def flush(path: Path) -> None:
-    """Have the operating system put a file, or a folder's list of names, on the disk now."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -70,7 +70,7 @@ def make_optimizer(train: TrainRecipe) -> optim.Optimizer:
 
 
 def _inside_block(path: str, array: mx.array) -> bool:
-    return "layers." in path and array.ndim == 2
+    return "layers." in path and path.endswith("proj.weight")
 
 
 def clip_by_global_norm(gradients: dict, limit: float | None) -> tuple[dict, mx.array]:
@@ -83,7 +83,5 @@ def clip_by_global_norm(gradients: dict, limit: float | None) -> tuple[dict, mx.
 
 
 def global_norm(gradients: dict) -> mx.array:
-    squares: Any = tree_reduce(
-        lambda total, g: total + mx.square(g.astype(mx.float32)).sum(), gradients, mx.array(0.0)
-    )
+    squares: Any = tree_reduce(lambda total, g: total + mx.square(g.astype(mx.float32)).sum(), gradients, mx.array(0.0))
     return mx.sqrt(squares)

@@ -4,6 +4,7 @@ Losses travel as (Σ nats, Σ weights), so an accumulated step weighs every toke
 micro-batches are filled.
 """
 
+import functools
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -99,9 +100,10 @@ class Step:
         return norm
 
 
-def cpu_lanes() -> list[mx.Stream]:
+@functools.cache  # a stream has a thread, which stays
+def cpu_lanes() -> tuple[mx.Stream, ...]:
     """On a GPU the default stream; on a CPU one stream per core, since MLX runs elementwise work on one core only."""
     device = mx.default_device()
     if device != mx.Device(mx.cpu):
-        return [mx.default_stream(device)]
-    return [mx.new_stream(device) for _ in range(min(os.cpu_count() or 1, 8))]
+        return (mx.default_stream(device),)
+    return tuple(mx.new_stream(device) for _ in range(min(os.cpu_count() or 1, 8)))
