@@ -1,6 +1,6 @@
 """The embedded corpus: tales, and among them conversations made of them, so that the model can chat.
 
-Document i is a pure function of (seed, i), like the tales themselves. Every eighth is a conversation: a wish
+Document i is a pure function of (seed, i), like the tales themselves. Every sixth is a conversation: a wish
 for a tale and the tale, a tale with a question about it and the answer, or a question about the model itself.
 """
 
@@ -13,7 +13,7 @@ from .tale_cast import ANIMALS, CHILDREN, NAMES
 from .tale_grammar import pick
 from .tales import IDENTITY, questions, tale
 
-EVERY = 8  # one document in eight is a conversation
+EVERY = 6  # one document in six is a conversation
 
 NOUNS = "|".join(kind.noun for kind in (*ANIMALS, *CHILDREN))
 HERO_NOUN = re.compile(rf"\b({NOUNS})\b")
@@ -48,12 +48,12 @@ def documents(count: int, seed: int) -> Iterator[Document]:
 
 
 def document(seed: int, index: int) -> Document:
-    """Document `index` of the corpus that `seed` names: a tale, or every eighth time a conversation."""
+    """Document `index` of the corpus that `seed` names: a tale, or every sixth time a conversation."""
     turn, place = divmod(index, EVERY)
     if place != EVERY - 1:
         return tale(seed, index)
     rng = random.Random(f"{seed}/{index}")  # a text seeds through SHA-512, the same everywhere
-    return (_wish, _question, _identity)[turn % 3](rng, seed, index)
+    return (_wish, _identity, _question, _identity)[turn % 4](rng, seed, index)
 
 
 def _message(role: str, content: str) -> dict[str, str]:
