@@ -8,6 +8,7 @@ So this has to happen before `import mlx.core`; the package's `__init__` sees to
 import contextlib
 import ctypes
 import ctypes.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,11 @@ def preload() -> Blas | None:
 
 
 LOADED = preload()
+
+if sys.platform == "linux":
+    # MLX walks a graph breadth-first up to this width, 20 by default. Only a wide walk feeds two streams at a time, and
+    # so lets the cores share a batch (training/step.py); a narrow one runs them one after the other.
+    os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
 
 
 def single_threaded() -> contextlib.AbstractContextManager[None]:

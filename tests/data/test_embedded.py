@@ -28,10 +28,10 @@ def test_there_are_20000_tales_unless_told_otherwise(read: Read, monkeypatch: py
     assert read("tales") == [str(index) for index in range(20_000)]
 
 
-def test_every_eighth_document_is_a_conversation_that_ends_with_an_answer(read: Read) -> None:
+def test_every_sixth_document_is_a_conversation_that_ends_with_an_answer(read: Read) -> None:
     corpus = read("tales", documents=400)
     for index, document in enumerate(corpus):
-        assert isinstance(document, list) == (index % 8 == 7)
+        assert isinstance(document, list) == (index % 6 == 5)
         if isinstance(document, list):
             roles = [message["role"] for message in document]
             assert roles == ["user", "assistant"] * (len(roles) // 2)
