@@ -186,7 +186,7 @@ def test_tokens_added_by_transformers(tmp_path, bpe):
     theirs.save_pretrained(tmp_path / "plain")
     wrapped = load_tokenizer(tmp_path / "plain")
     assert type(wrapped).__name__ == "HuggingFaceTokenizer"
-    assert wrapped.encode("a wizard<|tool|>") == theirs.encode("a wizard<|tool|>")
+    assert wrapped.encode("a wizard<|tool|>") == theirs.encode("a wizard<|tool|>", add_special_tokens=False)
     assert wrapped.token_bytes(601) == b"wizard"
 
 
