@@ -36,7 +36,7 @@ class ByteTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, directory: object) -> Self:
-        raise NotImplementedError
+        return cls()  # there is nothing to read: every instance knows the bytes
 
 
 @pytest.fixture(name="byte_tokenizer")
