@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import recipe_files
+from .disk import replacing
 from .errors import UserError
 from .recipe import Recipe
 
@@ -93,9 +94,8 @@ class Run:
         """Write the resolved recipe, point `latest` here, and clear away what a killed process left half written."""
         try:
             self._clean()
-            temporary = self.path / ".recipe.yaml.tmp"
-            temporary.write_text(recipe_files.dump(recipe), encoding="utf-8")
-            os.replace(temporary, self.recipe_path)
+            with replacing(self.recipe_path) as temporary:
+                temporary.write_text(recipe_files.dump(recipe), encoding="utf-8")
             latest = self.path.parent / "latest"
             self._latest_before = os.readlink(latest) if latest.is_symlink() else None
             _point(latest, self.name)
@@ -181,7 +181,7 @@ def new(name: str | None, recipe: Recipe, root: Path = ROOT) -> Run:
 
 def _abandoned(path: Path) -> bool:
     """Whether a folder holds no more than what a process leaves that was killed before it wrote its recipe."""
-    return path.is_dir() and {file.name for file in path.iterdir()} <= {LOCK, ".recipe.yaml.tmp"}
+    return path.is_dir() and all(file.name == LOCK or file.suffix == ".tmp" for file in path.iterdir())
 
 
 def _taken(run: Run) -> str:

@@ -27,18 +27,18 @@ def deadly(*arguments, **options):
     return original(*arguments, **options)
 setattr(module, {name!r}, deadly)
 """
-CHECKPOINT, MODEL = "tinytale_mlx.training.checkpoint", "tinytale_mlx.interop.huggingface"
+DISK, CHECKPOINT, MODEL = "tinytale_mlx.disk", "tinytale_mlx.training.checkpoint", "tinytale_mlx.interop.huggingface"
 # Where a process kills itself, in which call. The next one goes on with the run and dies elsewhere.
 DEATHS = [
     ("tinytale_mlx.tokenizers.base", "write_json", 2, "with half of the tokenizer"),
     ("tinytale_mlx.data.shards", "_put", 3, "with half of the shards"),
     ("tinytale_mlx.training.loop", "learning_rate", 4, "before the first checkpoint"),
-    (CHECKPOINT, "flush", 2, "during the first save"),
-    (CHECKPOINT, "flush", 9, "during the second save, with one checkpoint"),
+    (DISK, "flush", 3, "during the first save"),
+    (DISK, "flush", 10, "during the second save, with one checkpoint"),
     (CHECKPOINT, "_delete", 1, "before the oldest checkpoint is deleted"),
     ("tinytale_mlx.training.loop", "_validate", 1, "before a validation"),
-    (CHECKPOINT, "flush", 10, "after the last checkpoint has its name"),
-    (MODEL, "flush", 2, "while the finished model is written"),
+    (DISK, "flush", 11, "after the last checkpoint has its name"),
+    (MODEL, "generation_json", 1, "while the finished model is written"),
     (MODEL, "_swap_in", 1, "before the finished model has its name"),
 ]
 

@@ -9,6 +9,7 @@ import mlx.optimizers as optim
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
+from tinytale_mlx import disk
 from tinytale_mlx.errors import UserError
 from tinytale_mlx.models import Transformer
 from tinytale_mlx.recipe import ModelConfig, TrainRecipe
@@ -91,7 +92,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path, pair: Callable[..., Pair], mo
         raise OSError(28, "No space left on device")
 
     checkpoint.save(tmp_path, 1, *pair(), {})
-    monkeypatch.setattr(checkpoint, "flush", full)
+    monkeypatch.setattr(disk, "flush", full)
     for step in (1, 2):
         with pytest.raises(UserError, match=f"step {step} could not be written to .*: No space left on device"):
             checkpoint.save(tmp_path, step, *pair(), {})

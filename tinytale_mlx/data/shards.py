@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from ..disk import flush
 from ..errors import UserError
 from ..tokenizers.base import Tokenizer
 from .split import SIDES
@@ -160,7 +161,6 @@ def _temporary(path: Path) -> Path:
 
 
 def _put(file: BinaryIO, path: Path) -> None:
-    file.flush()
-    os.fsync(file.fileno())
     file.close()
+    flush(_temporary(path))
     os.replace(_temporary(path), path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 from pydantic import ValidationError
 
-from ..disk import flush
+from .. import disk
 from ..errors import UserError
 from ..models import Transformer
 from ..models.parameters import named_arrays
@@ -56,8 +56,7 @@ def save_model(
         tokenizer.save(temporary, model_max_length=model.config.context)
         if chat_template and not (temporary / TEMPLATE).exists():  # another's tokenizer may bring its own
             save_template(temporary)
-        for file in [*temporary.iterdir(), temporary]:
-            flush(file)
+        disk.flush_folder(temporary)
         _swap_in(temporary, directory)
     except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
         raise UserError(f"the model could not be written to {directory}: {error}") from error
@@ -112,7 +111,7 @@ def _swap_in(temporary: Path, directory: Path) -> None:
         if old.exists():
             os.rename(old, directory)
         raise
-    flush(directory.parent)
+    disk.flush(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -5,13 +5,13 @@ each named by "type".
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+from ..disk import replacing
 from ..errors import UserError
 from .special import SpecialTokens
 from .splitting import NormalForm, PatternName, TextRules
@@ -20,18 +20,11 @@ Json = dict[str, Any]
 
 
 def write_json(path: Path, content: Json) -> None:
-    """Write to a temporary name, then rename: a crash leaves the old file or the new one, not a half."""
+    """Put it in place whole: a crash leaves the old file or the new one, not a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            json.dump(content, file, ensure_ascii=False, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)
+        file.write("\n")
 
 
 def read_text(path: Path) -> str:

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_unflatten
 
-from ..disk import flush
+from .. import disk
 from ..errors import UserError
 from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
@@ -34,12 +34,11 @@ def save(folder: Path, step: int, model: Transformer, optimizer: optim.Optimizer
         mx.save_safetensors(str(temporary / MODEL), _named(model.parameters()))
         mx.save_safetensors(str(temporary / OPTIMIZER), _named(optimizer.state))
         (temporary / STATE).write_text(json.dumps({**state, "step": step}, indent=2) + "\n")
-        for file in [*temporary.iterdir(), temporary]:
-            flush(file)
+        disk.flush_folder(temporary)
         if target.exists():
             _delete(target)
         os.rename(temporary, target)
-        flush(folder)
+        disk.flush(folder)
     except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
         reason = (error.strerror if isinstance(error, OSError) else None) or f"{error} (is the disk full?)"

@@ -1,0 +1,51 @@
+"""A file is the old one or the new one, never half of one."""
+
+from pathlib import Path
+
+import pytest
+
+from tinytale_mlx import disk
+
+
+def test_takes_the_place_of_the_old_file(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with disk.replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.suffix == ".tmp"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failing_half_way_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def write() -> None:
+        with disk.replacing(path) as temporary:
+            temporary.write_text("ne")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_is_on_the_disk_before_it_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, existed = tmp_path / "a.json", []
+    monkeypatch.setattr(disk, "flush", lambda flushed: existed.append((flushed.exists(), path.exists())))
+    with disk.replacing(path) as temporary:
+        temporary.write_text("new")
+    assert existed == [(True, False)]
+
+
+def test_a_folder_is_flushed_after_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in "ab":
+        (tmp_path / name).touch()
+    flushed = []
+    monkeypatch.setattr(disk, "flush", flushed.append)
+    disk.flush_folder(tmp_path)
+    assert flushed[-1] == tmp_path
+    assert sorted(flushed[:-1]) == [tmp_path / "a", tmp_path / "b"]
