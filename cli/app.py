@@ -7,7 +7,7 @@ import typer
 
 from tinytale_mlx.errors import UserError
 
-from . import chat, evaluate, generate, info, recipes, train
+from . import chat, data, evaluate, generate, info, recipes, tokenizer, train
 
 app = typer.Typer(
     name="tinytale",
@@ -25,6 +25,8 @@ app.command()(generate.generate)
 app.command(name="eval")(evaluate.evaluate)
 app.command()(info.info)
 app.command()(recipes.recipes)
+app.add_typer(tokenizer.app)  # typer lists groups after commands
+app.add_typer(data.app)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,6 +26,14 @@ TopP = Annotated[float | None, typer.Option("--top-p", help="Choose among the li
 MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", "-m", help="Stop after so many tokens.")]
 
 
+def own_text(data: list[str] | None) -> list[str]:
+    """The overrides of a recipe that `--data` stands for: this text instead of the recipe's, all of it."""
+    if not data:
+        return []
+    source = json.dumps(data[0] if len(data) == 1 else data)
+    return [f"data.source={source}", "data.documents=null", "data.validation_source=null"]
+
+
 def print_json(content: dict[str, Any]) -> None:
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps({key: _plain(value) for key, value in content.items()}, ensure_ascii=not readable))

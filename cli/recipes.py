@@ -25,7 +25,7 @@ def recipes(json: Json = False) -> None:
             "parameters": count_parameters(stages.blueprint(recipe)),
             "context": recipe.model.context,
             "vocab_size": recipe.model.vocab_size or recipe.tokenizer.vocab_size,
-            "data": recipe.data.source,
+            "data": recipe.data.model_dump()["source"],
             "description": recipe.description,
         }
     if json:

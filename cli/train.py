@@ -8,7 +8,7 @@ import typer
 from tinytale_mlx import recipe_files, run
 from tinytale_mlx.recipe import Recipe
 
-from .options import Json, Runs, Set, print_json
+from .options import Json, Runs, Set, own_text, print_json
 
 
 def train(
@@ -20,7 +20,9 @@ def train(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", "-d", help="Train on your own text: a .txt, .jsonl or .json file, a folder or a glob."),
+        typer.Option(
+            "--data", "-d", help="Train on your own text: files, folders, globs, a data set, or - for standard input."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: the recipe's.")] = None,
     resume: Annotated[
@@ -31,6 +33,9 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences per micro-batch.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train the tokenizer even if it was trained on this text before.")
+    ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order of data, dropout and samples.")] = None,
     set_: Set = None,
     wandb: Annotated[
@@ -67,7 +72,7 @@ def train(
     with StopSignals() as signals, TrainView(quiet=json, on_start=signals.arm) as view:
         notify = WandbLog(wandb, view.notify).notify if wandb else view.notify
         try:
-            result = stages.train(wanted, name, resume, runs, notify, signals.requested)
+            result = stages.train(wanted, name, resume, runs, notify, signals.requested, retrain)
         except KeyboardInterrupt:
             typer.echo("stopped at once; what is saved is the last checkpoint, if there is one", err=True)
             raise
@@ -96,10 +101,4 @@ def _recipe(
 ) -> Recipe:
     """What to train: the recipe with its overrides. A run that is resumed without naming a recipe keeps its own."""
     own = run.find(name, runs).recipe_path if resume and recipe is None else None
-    wanted = recipe_files.load(str(own) if own else recipe or "tale", overrides)
-    if data:
-        source = wanted.data.model_copy(
-            update={"source": data[0] if len(data) == 1 else data, "documents": None, "validation_source": None}
-        )
-        wanted = wanted.model_copy(update={"data": source})
-    return wanted
+    return recipe_files.load(str(own) if own else recipe or "tale", [*own_text(data), *overrides])

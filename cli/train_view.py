@@ -13,8 +13,10 @@ from rich.text import Text
 
 from tinytale_mlx import device
 from tinytale_mlx.stages import TrainResult
+from tinytale_mlx.tokenizers.inspection import visible
 
 from .options import duration, printable, size
+from .pieces import show_pieces
 
 WIDE = 110  # columns that the bar needs to show everything
 LINES = 20  # about so many lines of figures where there is no terminal for a bar
@@ -51,7 +53,7 @@ class TrainView:
     def _on_phase(self, event: dict[str, Any]) -> None:
         self._say(f"[dim]{escape(event['text'])} ...[/dim]")
         if self._live:
-            self._working.update("")
+            self._working.update(" ")  # an empty text would leave the old one standing
             self._working.start()
 
     def _on_progress(self, event: dict[str, Any]) -> None:
@@ -60,12 +62,18 @@ class TrainView:
     def _on_warning(self, event: dict[str, Any]) -> None:
         Console(stderr=True, highlight=False).print(f"tinytale: {escape(event['text'])}", soft_wrap=True)
 
+    def _on_tokenizer(self, event: dict[str, Any]) -> None:
+        self._working.stop()
+        if event["bytes_per_token"]:
+            self._say(f"[dim]{event['bytes_per_token']:.2f} bytes per token; a sentence as the model sees it:[/dim]")
+            show_pieces(self.console, [(visible(text), False) for text in event["sample"]])
+
     def _on_start(self, event: dict[str, Any]) -> None:
         self._working.stop()
         self._on_training()
         self._say(
             f"[bold]{escape(event['run'])}[/bold]: {size(event['parameters'])} parameters, vocabulary "
-            f"{event['vocab_size']:,}, {size(event['train_tokens'])} training tokens, "
+            f"{event['vocab_size']:,}, {_tokens(event['train_tokens'])}, "
             f"{event['tokens_per_step']:,} per step, {event['backend']} ({escape(event['device'])})"
         )
         self._steps = event["steps"]
@@ -129,3 +137,7 @@ class TrainView:
         )
         chat = f"tinytale chat {run.reference}"
         self._say(f"the model is in {escape(str(run.model))}; now try:\n  [bold]{escape(chat)}[/bold]")
+
+
+def _tokens(count: int | None) -> str:
+    return "training tokens made on the way" if count is None else f"{size(count)} training tokens"

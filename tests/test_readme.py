@@ -25,7 +25,11 @@ def options_of(line: str) -> tuple[str, dict[str, Any]]:
     """The command's name and its options, read as the program reads them, but not run."""
     name, *words = shlex.split(line, comments=True)[3:]
     commands: Any = typer.main.get_command(app)
-    return name, commands.commands[name].make_context(name, words).params
+    command = commands.commands[name]
+    if hasattr(command, "commands"):
+        second, *words = words
+        name, command = f"{name} {second}", command.commands[second]
+    return name, command.make_context(name, words).params
 
 
 def test_there_are_commands():

@@ -18,7 +18,15 @@ import tinytale_mlx
 from tinytale_mlx import recipe_files, stages
 from tinytale_mlx.errors import UserError
 from tinytale_mlx.models.parameters import count_parameters
-from tinytale_mlx.recipe import DataRecipe, GenerateRecipe, ModelConfig, Recipe, TokenizerRecipe, TrainRecipe
+from tinytale_mlx.recipe import (
+    DataRecipe,
+    GenerateRecipe,
+    ModelConfig,
+    Recipe,
+    SourceRecipe,
+    TokenizerRecipe,
+    TrainRecipe,
+)
 from tinytale_mlx.training.losses import next_token_loss
 from tinytale_mlx.training.optimizers import make_optimizer
 from tinytale_mlx.training.step import Step
@@ -259,8 +267,9 @@ def test_a_mistyped_recipe_gets_a_suggestion():
         ("model.kv_heads=3", ["heads 4 is not a multiple of model.kv_heads 3"]),
         ("model.head_dim=7", ["even head size", "7"]),
         ("model.distinct_layers=3", ["layers 2 is not a multiple of model.distinct_layers 3"]),
-        ("tokenizer.kind=directory", ["tokenizer.path goes with tokenizer.kind: directory"]),
-        ("tokenizer.path=x", ["tokenizer.path goes with tokenizer.kind: directory"]),
+        ("tokenizer.kind=directory", ["tokenizer.path goes with tokenizer.kind directory or gpt2"]),
+        ("tokenizer.path=x", ["tokenizer.path goes with tokenizer.kind directory or gpt2"]),
+        ("tokenizer.algorithm=bpe", ["tokenizer.algorithm means nothing to a tokenizer of the kind bpe"]),
         ("train.warmup_steps=1000", ["train.warmup_steps 1000 leaves no step"]),
         ("train.min_learning_rate=1", ["train.min_learning_rate is above train.learning_rate"]),
         ("model.rope_scaling={type: llama3, factor: 2, original_context: 9, high_freq_factor: 1}",
@@ -309,7 +318,10 @@ def test_a_recipe_can_not_be_changed_behind_its_back():
 
 
 # ---------------------------------------------------------------------- every key does something
-@pytest.mark.parametrize("section", [DataRecipe, TokenizerRecipe, ModelConfig, TrainRecipe, GenerateRecipe, Recipe])
+@pytest.mark.parametrize(
+    "section",
+    [DataRecipe, SourceRecipe, TokenizerRecipe, ModelConfig, TrainRecipe, GenerateRecipe, Recipe],
+)
 def test_every_key_is_read_somewhere(section: type[BaseModel]):
     """No dead keys: outside the recipe's own description and the reading of files, somebody asks for it."""
     package = Path(tinytale_mlx.__file__).parent

@@ -17,17 +17,66 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class CleanRecipe(Section):
+    """What happens to each document before it is split off and encoded. By default nothing; every step is counted."""
+
+    html: bool = False
+    """Tags are taken out, entities such as `&amp;` become characters."""
+    wikitext: bool = False
+    """WikiText's own spelling is undone: ` @-@ `, ` @,@ `, spaces before punctuation and inside quotes."""
+    skip_headings: bool = False
+    """Lines such as `= Title =` and blank lines are left out."""
+    control: bool = False
+    """Control characters but newline and tab are left out."""
+    whitespace: bool = False
+    """Runs of spaces become one, runs of blank lines one, and none is left at the ends."""
+    lowercase: bool = False
+    normalize: Literal["NFC", "NFKC"] | None = None
+    min_characters: Annotated[int, Field(ge=0)] = 0
+    """Shorter documents are left out, and so are those longer than `max_characters`."""
+    max_characters: PositiveInt | None = None
+    duplicates: Literal["keep", "exact", "near"] = "keep"
+    """Which documents are left out because they were there before: equal ones, or also much alike ones."""
+    similarity: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """For `near`: the share of five-word runs in common (Jaccard) from which on two documents are alike."""
+
+
+class SourceRecipe(Section):
+    """One source of a mixture."""
+
+    source: str
+    weight: PositiveFloat | None = None
+    """Its share of the training rows, in relation to the other weights; left out for all sources, their sizes."""
+    epochs: PositiveInt | None = None
+    """Training stops with an error before it shows this source more often."""
+    field: str | None = None
+    documents: PositiveInt | None = None
+
+
 class DataRecipe(Section):
     """Where the documents come from and how they become training and validation tokens."""
 
-    source: str | list[str] = "tales"
-    """`tales` (embedded), a file, a folder, a glob, or a Hugging Face data set; or a list of them."""
+    source: str | list[str] | list[SourceRecipe] = "tales"
+    """`tales` (embedded), a file, a folder, a glob, `-` (standard input), or a Hugging Face data set, as
+    `owner/name[:split][:field]`; a list of them, read one after the other; or a mixture, see `SourceRecipe`."""
+    temperature: PositiveFloat = 1.0
+    """Of a mixture: weights w become w^(1/temperature); above 1, small sources are shown more often."""
+    streaming: bool = True
+    """Data sets of the hub are read as they arrive; otherwise they are downloaded first, and kept."""
+    store: bool = True
+    """The tokens are written to disk once; otherwise they are made anew while training, and never stored."""
     documents: PositiveInt | None = None
     """At most this many documents; for `tales`, how many to write."""
     field: str = "text"
     """The field of a JSON, CSV or data-set row that holds the text."""
-    rows: Literal["windows", "documents"] = "windows"
-    """What a training sequence is: any window of the text, or one that begins with a document."""
+    skip_bad: bool = False
+    """Rows that can't be used are left out and counted, instead of refused."""
+    clean: CleanRecipe = CleanRecipe()
+    rows: Literal["windows", "documents", "packed"] = "windows"
+    """What a training sequence is: any window of the text, one that begins with a document, or as many whole
+    documents as fit (best-fit packing)."""
+    document_mask: bool = False
+    """Whether a token attends to its own document only."""
     validation: Fraction = 0.05
     """Share of the documents held out, chosen by a hash of their text; of a single document, its end."""
     validation_source: str | list[str] | None = None
@@ -35,19 +84,50 @@ class DataRecipe(Section):
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
 
 
+TOKENIZER_KEYS: dict[str, set[str]] = {
+    "bpe": {"pattern", "normalize", "lowercase", "min_frequency", "max_token_length", "matching"},
+    "sentencepiece": {"algorithm", "normalize", "lowercase"},
+    "word": {"lowercase", "min_frequency"},
+    "char": set(),
+    "gpt2": {"path"},
+    "directory": {"path"},
+}
+"""Beside those that all kinds have, the keys that mean something to each kind of tokenizer."""
+
+
 class TokenizerRecipe(Section):
-    kind: Literal["bpe", "char", "word", "directory"] = "bpe"
+    kind: Literal["bpe", "sentencepiece", "word", "char", "gpt2", "directory"] = "bpe"
+    """Byte-level BPE of our own, Google's SentencePiece, whole words, characters, GPT-2's from its two files, or
+    any saved tokenizer."""
     vocab_size: PositiveInt = 4096
     """Special tokens included. A character tokenizer has as many as the text holds."""
     path: str | None = None
-    """For `directory`: a folder with a saved tokenizer, used as it is."""
+    """For `directory`: a folder with a saved tokenizer. For `gpt2`: one with vocab.json and merges.txt."""
     special_tokens: list[str] | None = None
-    """Instead of the standard ones (pad, unk, bos, eos and the chat markers)."""
+    """Instead of the standard ones (pad, unk, bos, eos, the chat markers and the reserved ones)."""
+    reserved: Annotated[int, Field(ge=0)] = 2
+    """Spare special tokens among the standard ones, to be given a meaning later."""
+    pattern: Literal["gpt2", "gpt4"] = "gpt2"
+    """How text is cut into words, inside which BPE may merge."""
+    normalize: Literal["NFC", "NFKC"] | None = None
+    lowercase: bool | None = None
+    """Left out: the word tokenizer lower-cases, the others do not."""
+    min_frequency: PositiveInt | None = None
+    """How often a pair (or word) must occur to become a token; left out, 2 for BPE and 1 for words."""
+    max_token_length: PositiveInt | None = None
+    """In bytes."""
+    matching: Literal["merges", "longest"] = "merges"
+    """How the vocabulary of BPE is used: by its merges, or always the longest token that fits (not BPE any more)."""
+    algorithm: Literal["unigram", "bpe"] = "unigram"
+    """Of SentencePiece."""
 
     @model_validator(mode="after")
-    def _path_belongs_to_directory(self) -> "TokenizerRecipe":
-        if (self.kind == "directory") != (self.path is not None):
-            raise ValueError("tokenizer.path goes with tokenizer.kind: directory, and only with it")
+    def _keys_belong_to_the_kind(self) -> "TokenizerRecipe":
+        if (self.path is None) == ("path" in TOKENIZER_KEYS[self.kind]):
+            raise ValueError("tokenizer.path goes with tokenizer.kind directory or gpt2, and only with them")
+        for key in set().union(*TOKENIZER_KEYS.values()) - TOKENIZER_KEYS[self.kind]:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"tokenizer.{key} means nothing to a tokenizer of the kind {self.kind}")
         return self
 
 

@@ -12,10 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, TypeVar
 
 from .errors import UserError
 
+State = TypeVar("State")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -26,18 +28,14 @@ def cores() -> int:
 
 
 def map_ordered(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int = 1,
-    start: Callable[..., None] | None = None,
-    arguments: tuple[Any, ...] = (),
+    function: Callable[[State, Item], Result], state: State, items: Iterable[Item], workers: int = 1
 ) -> Iterator[Result]:
-    """`map(function, items)` by `workers` processes; with one, in this process, which is then the plain loop.
+    """`function(state, item)` for every item, by `workers` processes; with one it is the plain loop in this process.
 
-    `start(*arguments)` is called first, in each process. At most two items a worker are under way at a time, so
-    items and results should be large (a megabyte of text, not a line). `function`, `start` and what they take and
-    give must be picklable, that is, defined at the top of a module; a script that calls this with workers does so
-    under `if __name__ == "__main__":`, as `multiprocessing` demands.
+    The state (a tokenizer, say) is sent to each process once. At most two items a worker are under way at a time, so
+    items and results should be large (a megabyte of text, not a line). All must be picklable, and `function` defined
+    at the top of a module; a script that calls this with several workers does so under
+    `if __name__ == "__main__":`, as `multiprocessing` demands.
 
     Raises:
         UserError: fewer workers than one, or a worker died (out of memory, or killed).
@@ -45,33 +43,38 @@ def map_ordered(
     """
     if workers < 1:
         raise UserError(f"workers must be at least 1, not {workers}")
-    return (
-        _alone(function, items, start, arguments)
-        if workers == 1
-        else _shared(function, items, workers, start, arguments)
-    )
+    if workers == 1:
+        return map(partial(function, state), items)
+    return _shared(function, state, items, workers)
 
 
-def _alone(function: Callable, items: Iterable, start: Callable | None, arguments: tuple) -> Iterator:
-    if start:
-        start(*arguments)
-    yield from map(function, items)
-
-
-def _shared(function: Callable, items: Iterable, workers: int, start: Callable | None, arguments: tuple) -> Iterator:
+def _shared(function: Callable, state: Any, items: Iterable, workers: int) -> Iterator:
     context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(function, state))
     waiting: deque[Future] = deque()
     source = iter(items)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start, initargs=arguments)
     try:
         for item in itertools.islice(source, 2 * workers):
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(_call, item))
         while waiting:
             result = waiting.popleft().result()
             for item in itertools.islice(source, 1):
-                waiting.append(pool.submit(function, item))
+                waiting.append(pool.submit(_call, item))
             yield result
     except BrokenProcessPool:
         raise UserError("a worker process died (out of memory?); try again with fewer workers") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+_work: Callable[[Any], Any]
+"""In a worker process: the function with its state."""
+
+
+def _begin(function: Callable, state: Any) -> None:
+    global _work
+    _work = partial(function, state)
+
+
+def _call(item: Any) -> Any:
+    return _work(item)

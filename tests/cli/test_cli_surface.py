@@ -4,6 +4,8 @@ Adding to it means adding here. Taking away from it means that somebody's script
 """
 
 import shlex
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
@@ -14,17 +16,38 @@ from tinytale_mlx.cli.app import app
 SAMPLING = {"--temperature -t", "--top-k", "--top-p", "--max-new-tokens -m", "--seed"}
 SURFACE = {
     "train": {
-        "recipe", "--data -d", "--name -n", "--resume", "--steps", "--batch-size", "--learning-rate", "--seed",
-        "--set", "--wandb", "--runs", "--json",
+        "recipe", "--data -d", "--name -n", "--resume", "--steps", "--batch-size", "--learning-rate", "--retrain",
+        "--seed", "--set", "--wandb", "--runs", "--json",
     },
     "chat": {"model", *SAMPLING, "--runs"},
     "generate": {"model", "--prompt -p", "-n --count", *SAMPLING, "--runs", "--json"},
     "eval": {"model", "--data -d", "--runs", "--json"},
     "info": {"what", "--set", "--runs", "--json"},
     "recipes": {"--json"},
+    "tokenizer train": {
+        "recipe", "--data -d", "--vocab-size", "--kind", "--output -o", "--set", "--retrain", "--workers", "--runs",
+        "--json",
+    },
+    "tokenizer encode": {"words", "--file -f", "--pieces", "--special", "--runs", "--json"},
+    "tokenizer decode": {"words", "--pieces", "--special", "--runs", "--json"},
+    "tokenizer inspect": {"tokenizer", "--data -d", "--text -t", "--compare", "--runs", "--json"},
+    "tokenizer add": {"model", "--token", "--output -o", "--runs", "--json"},
+    "data prepare": {"recipe", "--data -d", "--set", "--workers", "--runs", "--json"},
+    "data show": {"recipe", "--data -d", "-n --count", "--template", "--set", "--runs", "--json"},
 }  # fmt: skip
-GROUP = typer.main.get_command(app)
-COMMANDS = GROUP.commands  # type: ignore[attr-defined]
+
+
+def commands_of(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, command), where a command of a group is called by both names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
+COMMANDS = dict(commands_of(typer.main.get_command(app)))
+GROUPS = {name.split()[0] for name in SURFACE if " " in name}
 
 
 def test_commands_in_the_order_in_which_one_meets_them() -> None:
@@ -37,29 +60,37 @@ def test_options(name: str) -> None:
     assert found == SURFACE[name]
 
 
-@pytest.mark.parametrize("name", SURFACE)
+@pytest.mark.parametrize("name", [*SURFACE, *GROUPS])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help(name: str, flag: str, tinytale) -> None:
-    result = tinytale(name, flag)
+    result = tinytale(*name.split(), flag)
     assert result.code == 0
     assert result.err == ""
     assert "Usage: " in result.out
 
 
-def examples() -> list[str]:
-    lines = (line.strip() for command in COMMANDS.values() for line in (command.help or "").splitlines())
-    return [line for line in lines if line.startswith("tinytale ")]
+def examples() -> list[tuple[str, str]]:
+    """(the command that shows it, the line); of a pipe, each command."""
+    lines = ((name, line.strip()) for name, one in COMMANDS.items() for line in (one.help or "").splitlines())
+    return [(name, part) for name, line in lines if line.startswith("tinytale ") for part in line.split(" | ")]
+
+
+def parsed(line: str) -> tuple[str, dict[str, Any]]:
+    """The command that a line calls, and its parameters."""
+    words = shlex.split(line)[1:]
+    name = " ".join(words[: 2 if words[0] in GROUPS else 1])
+    return name, COMMANDS[name].make_context(name, words[len(name.split()) :]).params
 
 
 def test_there_are_examples() -> None:
-    assert {shlex.split(line)[1] for line in examples()} == set(SURFACE)
+    assert {parsed(line)[0] for _, line in examples()} == set(SURFACE)
+    assert {name for name, line in examples() if parsed(line)[0] == name} == set(SURFACE)
 
 
-@pytest.mark.parametrize("line", examples())
+@pytest.mark.parametrize("line", [line for _, line in examples()])
 def test_examples_are_real(line: str) -> None:
     """They parse, and the recipes and keys in them exist."""
-    _, name, *arguments = shlex.split(line)
-    given = COMMANDS[name].make_context(name, arguments).params
+    _, given = parsed(line)
     recipe = given.get("recipe") or given.get("what")
     if recipe or given.get("set_"):
         recipe_files.load(recipe or "tale", given.get("set_"))
@@ -68,3 +99,11 @@ def test_examples_are_real(line: str) -> None:
 def test_no_command_shows_help(tinytale) -> None:
     result = tinytale()
     assert "Start with" in result.out + result.err
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_alone_shows_its_commands(group: str, tinytale) -> None:
+    result = tinytale(group)
+    for name in SURFACE:
+        if name.startswith(f"{group} "):
+            assert f" {name.split()[1]} " in result.out + result.err

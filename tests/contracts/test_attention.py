@@ -158,6 +158,18 @@ def test_it_computes_what_the_reference_does(attention: Attention, config: Model
     assert np.allclose(np.array(y), expected, atol=2e-4 * np.abs(expected).max())
 
 
+def test_no_token_sees_another_document(attention: Attention, config: ModelConfig, x: np.ndarray):
+    """With segments, each document of a row gets what the reference computes for it alone."""
+    lengths = [[4, 5], [1, 6, 2]]
+    segments = np.array([np.repeat(np.arange(len(row)), row) for row in lengths])
+    y = np.array(attention(mx.array(x), segments=mx.array(segments)))
+    p = parameters_of(attention)
+    for row, documents in enumerate(lengths):
+        for place, end in zip(np.cumsum([0, *documents]), np.cumsum(documents), strict=False):
+            expected = reference(x[row : row + 1, place:end].astype(np.float64), p, config)[0]
+            assert np.allclose(y[row, place:end], expected, atol=2e-4 * np.abs(expected).max())
+
+
 def test_no_token_sees_a_later_one(attention: Attention, x: np.ndarray, dice: np.random.Generator):
     """To the bit: what comes later changes nothing before it, and something from there on."""
     y = np.array(attention(mx.array(x)))
@@ -220,7 +232,7 @@ def test_gradients(attention: Attention, config: ModelConfig, x: np.ndarray, dic
 
 
 # ---------------------------------------------------------------------- the two paths
-@pytest.mark.parametrize("mask_kind", ["causal", "none", "visible", "bias"])
+@pytest.mark.parametrize("mask_kind", ["causal", "none", "visible", "bias", "row-visible", "row-bias"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("queries", [7, 3, 1])
 @pytest.mark.usefixtures("either_exp")
@@ -232,6 +244,8 @@ def test_manual_equals_fused(mask_kind: str, kv_heads: int, queries: int, dice: 
     seen[..., 0] = True
     biases = np.where(seen, dice.normal(size=seen.shape), -np.inf).astype(np.float32)
     masks = {"causal": "causal", "none": None, "visible": mx.array(seen[0]), "bias": mx.array(biases)}
+    rows = mx.array(np.stack([seen[:1], seen[1:2]])), mx.array(np.stack([biases, biases[::-1]]))
+    masks |= {"row-visible": rows[0], "row-bias": rows[1]}  # [2, 1, queries, 7] and [2, 4, queries, 7]
     mask = masks[mask_kind]
     fused = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask)
     assert np.allclose(np.array(manual_attention(q, k, v, 0.3, mask)), np.array(fused), atol=1e-5)

@@ -8,17 +8,19 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tinytale_mlx.data import prepare as preparation
-from tinytale_mlx.data.prepare import data_key, open_or_prepare, prepare
+from tinytale_mlx.data import encode
+from tinytale_mlx.data.prepare import data_key, open_or_prepare, prepare, read_report
 from tinytale_mlx.data.shards import Shards, open_shards
 from tinytale_mlx.data.sources import Document
 from tinytale_mlx.errors import UserError
-from tinytale_mlx.recipe import DataRecipe
+from tinytale_mlx.recipe import CleanRecipe, DataRecipe
+from tinytale_mlx.tokenizers import CharTokenizer
 
 TALES = [f"Tale {number}: the fox ran {number} miles.\n" for number in range(300)]
 
@@ -39,7 +41,7 @@ def interrupted(after: int) -> Iterator[Document]:
 def test_an_error_while_reading_leaves_nothing_and_takes_nothing(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 100)
     with pytest.raises(Interrupted):
         prepare(interrupted(100), tokenizer, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -69,9 +71,9 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("replaced", range(6))
+@pytest.mark.parametrize("replaced", range(1, 7))
 def test_killed_preparation_is_recognised_and_redone_to_the_byte(tokenizer: Any, tmp_path: Path, replaced: int) -> None:
-    """kill -9 before each of the six files is put in place, over an older preparation."""
+    """kill -9 before each of the six files of the shards is put in place, over an older preparation."""
     prepare(TALES, tokenizer, tmp_path / "killed", key="old")
     code = KILLED.format(tests=str(Path(__file__).parent), directory=str(tmp_path / "killed"), replaced=replaced)
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
@@ -104,24 +106,25 @@ def corpus(tmp_path: Path) -> Path:
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every batch of documents that is encoded."""
     calls: list[int] = []
-    real = preparation.encode_documents
+    real = encode.encode_some
 
-    def counted(documents: list[Document], tokenizer: Any) -> list[list[int]]:
-        calls.append(len(documents))
-        return real(documents, tokenizer)
+    def counted(encoder: encode.Encoder, items: list[encode.Item]) -> encode.Encoded:
+        calls.append(len(items))
+        return real(encoder, items)
 
-    monkeypatch.setattr(preparation, "encode_documents", counted)
+    monkeypatch.setattr(encode, "encode_some", counted)
     return calls
 
 
 def test_the_same_recipe_reuses_its_shards(tokenizer: Any, tmp_path: Path, corpus: Path, encodings: list[int]) -> None:
     data = DataRecipe(source=str(corpus))
     first = open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
-    before = contents(tmp_path / "data")
+    folder = tmp_path / "data" / first.train.key
+    before = contents(folder)
     second = open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
     assert isinstance(second, Shards)
     assert encodings == [300]
-    assert contents(tmp_path / "data") == before
+    assert contents(folder) == before
     assert first.train.key == second.train.key
 
 
@@ -130,10 +133,11 @@ def test_a_shard_that_was_cut_short_is_prepared_again(
 ) -> None:
     data = DataRecipe(source=str(corpus))
     open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
-    before = contents(tmp_path / "data")
-    os.truncate(tmp_path / "data" / "train.bin", 10)
+    folder = tmp_path / "data" / data_key(data, tokenizer, seed=0)
+    before = contents(folder)
+    os.truncate(folder / "train.bin", 10)
     open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
-    assert contents(tmp_path / "data") == before
+    assert contents(folder) == before
     assert len(encodings) == 2
 
 
@@ -178,3 +182,79 @@ def test_a_missing_source_is_refused_even_where_shards_exist(tokenizer: Any, tmp
     corpus.unlink()
     with pytest.raises(UserError, match="there is no such file"):
         open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
+
+
+# ---------------------------------------------------------------------- cleaning, workers, reports
+def side_texts(shards: Shards, tokenizer: Any) -> list[list[str]]:
+    return [
+        [tokenizer.decode(shard.document(number).tolist()) for number in range(shard.documents)] for shard in shards
+    ]
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "exact", "near"])
+def test_worker_processes_write_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, duplicates: Any
+) -> None:
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 1000)
+    tokenizer = CharTokenizer.train(TALES)  # of the package, so that another process can import it
+    corpus: list[Document] = [*TALES, *TALES[:50], *(text.upper() for text in TALES[50:90])]
+    clean = CleanRecipe(lowercase=duplicates != "near", duplicates=duplicates)
+    for workers in (1, 2):
+        prepare(corpus, tokenizer, tmp_path / str(workers), clean=clean, workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_what_cleaning_left_out_is_told(tokenizer: Any, tmp_path: Path) -> None:
+    corpus: list[Document] = [*TALES, *(text.upper() for text in TALES[:20]), "<b>bold</b> &amp; fine, not short", "x"]
+    clean = CleanRecipe(html=True, lowercase=True, min_characters=5, duplicates="exact")
+    shards = prepare(corpus, tokenizer, tmp_path, clean=clean)
+    train, validation = side_texts(shards, tokenizer)
+    assert sorted(train + validation) == sorted([*(text.lower() for text in TALES), "bold & fine, not short"])
+    report = read_report(tmp_path)
+    assert report["cleaning"]["documents"] == 322
+    assert report["cleaning"]["dropped"] == {
+        "empty": 0, "too_short": 1, "too_long": 0, "duplicate": 20, "near_duplicate": 0
+    }  # fmt: skip
+    assert report["cleaning"]["changed"] == {"html": 1, "lowercase": 320}
+    assert {"raw": TALES[0], "cleaned": TALES[0].lower()} in report["samples"]
+    assert shards.train.bytes + shards.validation.bytes == sum(len(text) for text in train + validation)
+
+
+def test_the_side_is_that_of_the_cleaned_text(tokenizer: Any, tmp_path: Path) -> None:
+    """What cleaning makes equal is never on both sides."""
+    corpus: list[Document] = [text for tale in TALES for text in (tale, tale.upper())]
+    shards = prepare(corpus, tokenizer, tmp_path, fraction=0.3, clean=CleanRecipe(lowercase=True))
+    train, validation = map(set, side_texts(shards, tokenizer))
+    assert train
+    assert validation
+    assert not train & validation
+
+
+def test_a_single_text_is_cleaned_and_then_cut(tokenizer: Any, tmp_path: Path) -> None:
+    text = "".join(TALES)
+    shards = prepare([text], tokenizer, tmp_path, fraction=0.1, clean=CleanRecipe(lowercase=True))
+    (train,), (validation,) = side_texts(shards, tokenizer)
+    assert train + validation == text.lower()
+    assert read_report(tmp_path)["cleaning"]["documents"] == 1
+    with pytest.raises(UserError, match="cleaning leaves nothing"):
+        prepare([text], tokenizer, tmp_path, clean=CleanRecipe(max_characters=10))
+
+
+def test_skipped_rows_are_told(tokenizer: Any, tmp_path: Path, corpus: Path) -> None:
+    corpus.write_text(corpus.read_text() + "\n{broken\n" + json.dumps({"txt": "no text"}))
+    data = DataRecipe(source=str(corpus), skip_bad=True)
+    shards = open_or_prepare(data, tokenizer, tmp_path / "data", seed=0)
+    (skipped,) = read_report(shards.train.path.parent)["skipped"].values()
+    assert skipped["rows"] == 2
+    assert "line 301" in skipped["first"]
+
+
+def test_two_that_want_the_same_prepare_it_once(
+    tokenizer: Any, tmp_path: Path, corpus: Path, encodings: list[int]
+) -> None:
+    data = DataRecipe(source=str(corpus))
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(open_or_prepare, data, tokenizer, tmp_path / "data", 0) for _ in range(2)]
+        first, second = (job.result() for job in jobs)
+    assert encodings == [300]
+    assert first.train.path == second.train.path

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinytale_mlx.data import prepare as preparation
+from tinytale_mlx.data import encode
 from tinytale_mlx.data.prepare import prepare
 from tinytale_mlx.data.shards import Shard, byte_lengths, open_shards
 from tinytale_mlx.data.sources import Document
@@ -64,7 +64,7 @@ def test_two_bytes_per_token_as_long_as_they_suffice(
 def test_batches_of_encoding_do_not_show(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus: list[Document] = [CHAT if number % 7 == 3 else text for number, text in enumerate(TALES)]
     prepare(corpus, tokenizer, tmp_path / "one")
-    monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 100)
     calls: list[tuple[int, int]] = []
     shards = prepare(corpus, tokenizer, tmp_path / "many", report=lambda *counts: calls.append(counts))
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
@@ -120,6 +120,22 @@ def test_changed_size_is_refused(tokenizer: Any, tmp_path: Path, name: str, chan
     os.truncate(tmp_path / name, size + change)
     with pytest.raises(UserError, match=f"{name} has {size + change:,} bytes instead of {size:,}"):
         Shard.open(tmp_path / "train.json")
+
+
+@pytest.mark.parametrize("name", ["train.bin", "train.offsets.bin"])
+def test_one_changed_bit_is_noticed(tokenizer: Any, tmp_path: Path, name: str) -> None:
+    prepare(TALES, tokenizer, tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} was changed since it was written"):
+        Shard.open(tmp_path / "train.json")
+    assert Shard.open(tmp_path / "train.json", check=False).documents
+
+
+def test_a_side_may_be_empty(tokenizer: Any, tmp_path: Path) -> None:
+    shards = prepare(TALES, tokenizer, tmp_path, fraction=None)
+    assert (shards.train.documents, shards.validation.documents, len(shards.validation.tokens)) == (300, 0, 0)
 
 
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"dtype": "<u2", "tokens": "many"}', "null"])

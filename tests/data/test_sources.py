@@ -1,18 +1,18 @@
 """Every kind of source gives its documents; what is not there is said before anything is read."""
 
-import re
-import subprocess
-import sys
+import gzip
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
-from tinytale_mlx.data import sources
-from tinytale_mlx.data.sources import Document, documents, resolve
+from tinytale_mlx.data.files import read_rows
+from tinytale_mlx.data.sources import Document, documents, names, parts, resolve, size
 from tinytale_mlx.errors import UserError
-from tinytale_mlx.recipe import DataRecipe
+from tinytale_mlx.recipe import DataRecipe, SourceRecipe
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 Write = Callable[[str, str | bytes], Path]
@@ -24,10 +24,12 @@ def test_folder_glob_and_list(read: Read, write: Write, tmp_path: Path) -> None:
     write("b/2.txt", "two")
     write("b/c/3.jsonl", '{"text": "three"}')
     write("a.txt", "one")
-    write("b/notes.md", "not supported, so not read from a folder")
+    write("b/notes.html", "not supported, so not read from a folder")
+    write("README.md", "describes the others, so not read from a folder")
     write(".hidden/x.txt", "hidden")
     assert read(tmp_path) == ["one", "two", "three"]
     assert read(f"{tmp_path}/b/*.txt") == ["two"]
+    assert read(f"{tmp_path}/*.md") == ["describes the others, so not read from a folder"]
     assert read(f"{tmp_path}/**/*.txt") == ["one", "two"]
     assert read([f"{tmp_path}/b/c", f"{tmp_path}/a.txt"]) == ["three", "one"]
 
@@ -70,56 +72,94 @@ def test_glob_and_folder_without_files(refusal: Refusal, tmp_path: Path) -> None
 
 
 def test_unsupported_suffix(refusal: Refusal, write: Write, tmp_path: Path) -> None:
-    path = write("a.csv", "text\none")
-    expected = f"{path}: .csv files are not supported; supported are .txt, .jsonl and .json"
-    assert refusal(path) == refusal(f"{tmp_path}/*.csv") == expected
+    path = write("a.html", "text\none")
+    supported = ".txt, .md, .jsonl, .json, .csv, .tsv and .parquet, each also with .gz or .zst after it"
+    expected = f"{path}: .html files are not supported; supported are {supported}"
+    assert refusal(path) == refusal(f"{tmp_path}/*.html") == expected
     assert "without a suffix is not supported" in refusal(write("plain", "one"))
 
 
-def test_names_of_data_sets() -> None:
-    for name in ("tinystories", "wikitext-2:validation", "owner/name", "owner/na.me:train:story"):
-        assert resolve(name) == [name]
+def test_file_names_are_not_taken_for_data_sets(refusal: Refusal) -> None:
+    for name in ("stories/a.csv", "stories/a.parquet", "stories/a.jsonl.zst", "stories/a.gz"):
+        assert f"{name}: there is no such file or folder" in refusal(name)
 
 
-def test_hub_out_of_reach_is_one_sentence(refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    message = refusal("tinystories")
-    assert re.fullmatch("tinystories is no file .* Hugging Face hub.* cannot be reached; pass --data FILE .*", message)
+# ---------------------------------------------------------------------- parts
+def test_a_source_or_a_list_of_them_is_one_part() -> None:
+    for source, name in (("tales", "tales"), (["a.txt", "b.txt"], "a.txt + b.txt")):
+        data = DataRecipe(source=source)
+        assert parts(data) == [(name, data, None, None)]
 
 
-def test_data_set_is_streamed_through_the_library(
-    refusal: Refusal, read: Read, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The loader's own code on a folder: `load_dataset` takes that where it takes owner/name."""
-    write("set/train.jsonl", '{"story": "one", "text": "1"}\n{"story": "two", "text": "2"}\n')
-    folder = write("set/validation.jsonl", '{"story": "three", "text": "3"}\n').parent
-    monkeypatch.setitem(sources.HUB, "mine", (str(folder), None))
-    monkeypatch.setattr(sources, "_check_connection", lambda source: None)
-    assert read("mine") == ["1", "2"]
-    assert read("mine:validation:story") == ["three"]
-    assert read("mine::story") == ["one", "two"]
-    assert "mine::tale, row 1: there is no field 'tale' (fields: story, text)" in refusal("mine::tale")
-    assert "the data set mine:test could not be read" in refusal("mine:test")
+def test_parts_of_a_mixture() -> None:
+    mixture = [
+        SourceRecipe(source="tales", weight=2.0, documents=10),
+        SourceRecipe(source="a.csv", field="story", epochs=3),
+        SourceRecipe(source="a.csv"),
+    ]
+    found = parts(DataRecipe(source=mixture, field="body", documents=50, skip_bad=True))
+    assert [part.name for part in found] == ["tales", "a.csv", "a.csv again"]
+    assert [(part.weight, part.epochs) for part in found] == [(2.0, None), (None, 3), (None, None)]
+    assert [part.data for part in found] == [
+        DataRecipe(source="tales", field="body", documents=10, skip_bad=True),
+        DataRecipe(source="a.csv", field="story", documents=50, skip_bad=True),
+        DataRecipe(source="a.csv", field="body", documents=50, skip_bad=True),
+    ]
+    assert names(mixture) == ["tales", "a.csv", "a.csv"]
 
 
-def test_the_library_is_imported_only_for_a_data_set() -> None:
-    code = "import sys, tinytale_mlx.data.sources; sys.exit('datasets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_a_mixture_is_read_part_by_part(write: Write) -> None:
+    first, second = write("a.csv", "story\none\ntwo\n"), write("b.jsonl", '"three"\n"four"\n')
+    mixture = [SourceRecipe(source=str(first), field="story"), SourceRecipe(source=str(second), documents=1)]
+    assert list(documents(DataRecipe(source=mixture), seed=0)) == ["one", "two", "three"]
+    assert resolve(mixture) == [first, second]
+    with pytest.raises(UserError, match="there is no such file"):
+        documents(DataRecipe(source=[*mixture, SourceRecipe(source="missing.txt")]), seed=0)
+
+
+# ---------------------------------------------------------------------- sizes
+def test_size_counts_text_not_compressed_bytes(write: Write, tmp_path: Path) -> None:
+    text = b"the same words again and again, so that they compress well\n" * 1000
+    write("a.txt", text)
+    write("b.txt.gz", gzip.compress(text))
+    pa.parquet.write_table(pa.table({"text": [f"{n:050}" for n in range(20_000)]}), tmp_path / "c.parquet")
+    unpacked = 50 * 20_000
+    assert size(DataRecipe(source=f"{tmp_path}/*.txt*")) == 2 * len(text)
+    found = size(DataRecipe(source=[str(tmp_path / "a.txt"), str(tmp_path / "c.parquet")]))
+    assert found is not None
+    assert abs(found - len(text) - unpacked) < 0.2 * unpacked
+    assert size(DataRecipe(source=["tales", str(tmp_path / "a.txt")])) is None
+    assert size(DataRecipe(source="owner/name")) is None
+
+
+def test_size_of_a_damaged_file(write: Write) -> None:
+    for path in (write("a.parquet", "none"), write("a.txt.gz", "none")):
+        with pytest.raises(UserError, match=f"{path.name} is damaged"):
+            size(DataRecipe(source=str(path)))
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
 @pytest.mark.parametrize(
-    ("name", "field", "count"),
+    ("name", "field", "count", "kind"),
     [
-        ("tinystories/train.jsonl", "text", 982),
-        ("shakespeare/input.txt", "text", 1),
-        ("wikitext-2/valid.txt", "text", 1),
-        ("wikisql/*.jsonl", "text", 1100),
-        ("gsm8k/test.jsonl", "text", 1319),
-        ("instruct/instruction-data.json", "output", 1100),
+        ("tinystories/train.jsonl", "text", 982, str),
+        ("shakespeare/input.txt", "text", 1, str),
+        ("wikitext-2/valid.txt", "text", 1, str),
+        ("wikisql/*.jsonl", "text", 1100, str),
+        ("gsm8k/test.jsonl", "text", 1319, list),
+        ("instruct/instruction-data.json", "text", 1100, list),
+        ("instruct", "output", 1100, str),
+        ("preference/*.json", "text", 1100, list),
     ],
 )
-def test_shared_data_sets(read: Read, name: str, field: str, count: int) -> None:
+def test_shared_data_sets(read: Read, name: str, field: str, count: int, kind: type) -> None:
     corpus = read(f"{SHARED}/{name}", field=field)
     assert len(corpus) == count
-    assert all(isinstance(document, list) == ("gsm8k" in name) for document in corpus)
+    assert all(isinstance(document, kind) for document in corpus)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
+def test_shared_preferences_have_all_their_fields() -> None:
+    found = [row for row, _ in read_rows(SHARED / "preference" / "instruction-data-with-preference.json", False)]
+    assert len(found) == 1100
+    assert all({"instruction", "chosen", "rejected"} <= row.keys() for row in found)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tricky import TRICKY
 
-from tinytale_mlx.tokenizers import ByteBPE, StreamDecoder
+from tinytale_mlx.tokenizers import ByteBPE, LongestMatchTokenizer, StreamDecoder
 
 any_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 
@@ -62,6 +62,51 @@ def test_short_words_merge_by_the_book(bpe: ByteBPE, text):
     assert [bpe.vocab[i] for i in bpe.encode(text)] == expected
 
 
+@st.composite
+def vocabularies(draw) -> ByteBPE:
+    """Merges of any order: some make a token before its parts, or make one a second time in another way."""
+    vocab, merges = {i: bytes([i]) for i in range(256)}, []
+    parts = [b"a", b"b", b"c"]
+    for _ in range(draw(st.integers(0, 12))):
+        merge = draw(st.sampled_from(parts)), draw(st.sampled_from(parts))
+        made = merge[0] + merge[1]
+        if merge not in merges and len(made) <= 12:
+            merges.append(merge)
+            if made not in parts:
+                parts.append(made)
+                vocab[len(vocab)] = made
+    return ByteBPE(vocab, draw(st.permutations(merges)))
+
+
+@settings(max_examples=500, deadline=None)
+@given(tokenizer=vocabularies(), word=st.text("abc", max_size=60), block=st.integers(1, 9))
+def test_blocks_are_joined_as_if_they_had_been_one(tokenizer, word, block):
+    tokenizer._block = block
+    assert [tokenizer.vocab[i] for i in tokenizer.encode(word)] == slow_merge(tokenizer, word)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tokenizer=vocabularies(), word=st.text("abc", max_size=60))
+def test_the_heap_merges_by_the_book(tokenizer, word):
+    ids = tokenizer._merge_long(list(word.encode()))
+    assert [tokenizer.vocab[i] for i in ids] == slow_merge(tokenizer, word)
+
+
+def test_runs_merge_by_the_book():
+    """Where the blocks end must not show, also with tokens as long as blocks."""
+    tokenizer = ByteBPE.train(["x" + "a" * 300, "ab" * 200, "aab" * 150], 278, special_tokens=[])
+    assert max(map(len, tokenizer.vocab.values())) > 64
+    for word in ("a" * 1000, "x" + "a" * 999, "ab" * 500, "b" + "ab" * 500, "aab" * 333, "b" + "a" * 500 + "ba" * 250):
+        assert [tokenizer.vocab[i] for i in tokenizer.encode(word)] == slow_merge(tokenizer, word)
+
+
+@pytest.mark.slow
+def test_ten_megabytes_without_a_space(bpe: ByteBPE):
+    text = "".join(random.Random(0).choices("theca日", k=7_500_000))
+    for tokenizer in (bpe, LongestMatchTokenizer.from_bpe(bpe)):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_a_megabyte_without_a_space(bpe: ByteBPE):
     text = "".join(random.Random(0).choices("theca", k=1 << 20))
     assert bpe.decode(bpe.encode(text)) == text
@@ -74,7 +119,28 @@ def test_a_megabyte_without_a_space(bpe: ByteBPE):
 def test_the_word_cache_is_bounded(bpe: ByteBPE):
     text = " ".join(str(number) for number in range(100_000, 140_000))
     assert bpe.decode(bpe.encode(text)) == text
-    assert len(bpe._words) <= 1 << 15
+    assert 1000 < len(bpe._words) <= bpe.cache_size == 1 << 15
+
+
+@pytest.mark.parametrize("size", [0, 1, 5])
+def test_the_word_cache_has_the_size_asked_for(bpe: ByteBPE, size):
+    text = "the cat sat on the mat, the dog on the cat"
+    small = ByteBPE(bpe.vocab, bpe.merges, bpe.specials, bpe.rules, cache_size=size)
+    assert small.encode(text) == bpe.encode(text)
+    assert small.cache_size == size
+    assert (len(small._words) > 0) == (size > 0)
+    assert len(small._words) <= size
+    small.cache_size = 100
+    assert small.encode(text) == bpe.encode(text)
+    assert len(small._words) == len(set(bpe.rules.words(text)))
+    with pytest.raises(ValueError, match="cache_size must not be negative, and it is -1"):
+        small.cache_size = -1
+
+
+def test_nul_bytes_are_bytes_like_others(bpe: ByteBPE):
+    text = "\0the\0\0 cat\0"
+    assert bpe.decode(bpe.encode(text)) == text
+    assert ByteBPE.train(text * 9, 270).decode_bytes([8, 8]) == b"\0\0"
 
 
 def test_special_tokens_are_one_id_or_plain_text(bpe: ByteBPE):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tricky import TRICKY
@@ -9,11 +10,18 @@ from tricky import TRICKY
 from tinytale_mlx.tokenizers import (
     ByteBPE,
     CharTokenizer,
+    LongestMatchTokenizer,
     Tokenizer,
     WordTokenizer,
     load_tokenizer,
-    train_tokenizer,
 )
+
+OURS = (ByteBPE, LongestMatchTokenizer, CharTokenizer, WordTokenizer)
+
+
+def longest(corpus: list[str], **options: Any) -> LongestMatchTokenizer:
+    return LongestMatchTokenizer.from_bpe(ByteBPE.train(corpus, 600, **options))
+
 
 KINDS = {
     "bpe": lambda corpus: ByteBPE.train(corpus, 600),
@@ -21,6 +29,9 @@ KINDS = {
     "bpe-nfc": lambda corpus: ByteBPE.train(corpus, 600, normalize="NFC"),
     "bpe-nfkc-lower": lambda corpus: ByteBPE.train(corpus, 600, normalize="NFKC", lowercase=True),
     "bpe-no-specials": lambda corpus: ByteBPE.train(corpus, 500, special_tokens=[]),
+    "longest": lambda corpus: longest(corpus),
+    "longest-gpt4-nfkc-lower": lambda corpus: longest(corpus, pattern="gpt4", normalize="NFKC", lowercase=True),
+    "longest-no-specials": lambda corpus: longest(corpus, special_tokens=[]),
     "char-no-specials": lambda corpus: CharTokenizer.train(corpus, special_tokens=[]),
     "char": lambda corpus: CharTokenizer.train(corpus),
     "word": lambda corpus: WordTokenizer.train(corpus, 40),
@@ -121,26 +132,6 @@ def test_the_fingerprint_changes_with_anything_that_changes_ids(corpus, bpe):
     assert ByteBPE(bpe.vocab, bpe.merges, bpe.specials).fingerprint == bpe.fingerprint
 
 
-def test_gpt2_files(shared, tmp_path):
-    gpt2 = ByteBPE.from_gpt2(shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt")
-    assert (gpt2.vocab_size, gpt2.eos_id, gpt2.bos_id) == (50257, 50256, 50256)
-    assert gpt2.encode("Hello world<|endoftext|>") == [15496, 995, 50256]
-    library = pytest.importorskip("tokenizers")
-    theirs = library.ByteLevelBPETokenizer.from_file(
-        str(shared / "gpt2" / "vocab.json"), str(shared / "gpt2" / "merges.txt")
-    )
-    long_texts = [
-        (shared / name).read_text(encoding="utf-8")[:400_000]
-        for name in ("shakespeare/input.txt", "wikitext-2/valid.txt", "gsm8k/test.jsonl")
-    ]
-    for text in [*TRICKY[:-1], *long_texts]:
-        assert gpt2.encode(text) == theirs.encode(text, add_special_tokens=False).ids
-    gpt2.save(tmp_path)
-    assert load_tokenizer(tmp_path).fingerprint == gpt2.fingerprint
-    more = ByteBPE.from_gpt2(shared / "gpt2" / "vocab.json", shared / "gpt2" / "merges.txt", ["<|endoftext|>", "<a>"])
-    assert more.encode("<a>") == [50257]
-
-
 def test_foreign_tokenizers_are_wrapped(tmp_path, corpus):
     library = pytest.importorskip("tokenizers")
     theirs = library.Tokenizer(library.models.Unigram())
@@ -216,10 +207,27 @@ def test_damaged_files_are_named(tmp_path, bpe):
     damaged += [json.dumps(c) for c in (no_vocab, odd_merge, odd_id)]
     for text in damaged:
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        for load in (load_tokenizer, ByteBPE.load, CharTokenizer.load, WordTokenizer.load):
+        for load in (load_tokenizer, *(kind.load for kind in OURS)):
             with pytest.raises(ValueError, match=r"tokenizer\.json") as error:
                 load(tmp_path)
             assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"eos_token": "<|e'])
+def test_a_damaged_config_is_named(tmp_path, corpus, bpe, text):
+    for tokenizer in (bpe, CharTokenizer.train(corpus), WordTokenizer.train(corpus, 50), longest(corpus)):
+        tokenizer.save(tmp_path)
+        (tmp_path / "tokenizer_config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"tokenizer_config\.json is damaged") as error:
+            load_tokenizer(tmp_path)
+        assert "\n" not in str(error.value)
+
+
+def test_roles_of_tokens_that_are_not_there_are_left_out(tmp_path, bpe):
+    bpe.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<end>", "pad_token": 5, "bos_token": ["x"]}')
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.specials.roles, loaded.special_ids) == ({}, bpe.special_ids)
 
 
 def test_missing_files_are_named(tmp_path):
@@ -227,15 +235,6 @@ def test_missing_files_are_named(tmp_path):
         load_tokenizer(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"cannot read .*tokenizer\.json"):
         ByteBPE.load(tmp_path)
-    with pytest.raises(ValueError, match=r"cannot read .*vocab\.json"):
-        ByteBPE.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt")
-
-
-def test_a_damaged_gpt2_vocabulary_is_named(tmp_path):
-    (tmp_path / "vocab.json").write_text('{"a": 0}')
-    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
-    with pytest.raises(ValueError, match=r"merges\.txt .*no token for 255 bytes"):
-        ByteBPE.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt", [])
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, bpe, monkeypatch):
@@ -246,11 +245,3 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, bpe, monkeypatch):
         ByteBPE.train("other text", 272, min_frequency=1).save(tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_train_tokenizer_by_name(corpus, bpe):
-    assert train_tokenizer("bpe", corpus, 600).fingerprint == bpe.fingerprint
-    assert isinstance(train_tokenizer("char", corpus, 1, special_tokens=[]), CharTokenizer)
-    assert isinstance(train_tokenizer("word", corpus, 50), WordTokenizer)
-    with pytest.raises(ValueError, match="unknown kind of tokenizer 'unigram'"):
-        train_tokenizer("unigram", corpus, 50)  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from tinytale_mlx.data.batches import Batch, Batches
+from tinytale_mlx.data.batches import Batch, Batches, Shuffled
+from tinytale_mlx.data.rows import WindowRows
 from tinytale_mlx.models import Transformer
 from tinytale_mlx.randomness import key
 from tinytale_mlx.recipe import ModelConfig, TrainRecipe
@@ -27,12 +28,19 @@ def batch(dice: np.random.Generator) -> Batch:
     tokens = dice.integers(0, 40, (8, 13)).astype(np.int32)
     weights = np.ones((8, 12), np.float32)
     weights[2, 3:], weights[5], weights[7, :9] = 0, 0, 0
-    return tokens, weights
+    return Batch(tokens, weights)
+
+
+@pytest.fixture
+def documents(batch: Batch, dice: np.random.Generator) -> Batch:
+    """The same rows, each of three documents."""
+    begins = np.sort(dice.permuted(np.tile(np.arange(1, 13), (8, 1)), axis=1)[:, :2])
+    return batch._replace(segments=(np.arange(13) >= begins[..., None]).sum(axis=1).astype(np.int32))
 
 
 def cut(batch: Batch, *borders: int) -> list[Batch]:
-    tokens, weights = batch
-    return list(zip(np.split(tokens, borders), np.split(weights, borders), strict=True))
+    pieces = [[None] * (len(borders) + 1) if part is None else np.split(part, borders) for part in batch]
+    return [Batch(*arrays) for arrays in zip(*pieces, strict=True)]
 
 
 def weights_of(model: Transformer) -> dict[str, np.ndarray]:
@@ -54,14 +62,15 @@ def sgd_step(
 def mean_gradient(config: ModelConfig, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
     """Σ nats, and the gradient of Σ nats / Σ weights, taken directly."""
     model = Transformer(config, seed=1)
-    tokens, weights = mx.array(batch[0]), mx.array(batch[1])
+    tokens, weights = mx.array(batch.tokens), mx.array(batch.weights)
+    segments = None if batch.segments is None else mx.array(batch.segments[:, :-1])
 
     def loss(parameters: dict) -> mx.array:
         model.update(parameters)
-        return next_token_loss(model(tokens[:, :-1]), tokens, weights)
+        return next_token_loss(model(tokens[:, :-1], segments=segments), tokens, weights)
 
     nats, gradients = mx.value_and_grad(loss)(model.trainable_parameters())
-    total = batch[1].sum()
+    total = batch.weights.sum()
     return nats.item(), {name: np.array(g, np.float64) / total for name, g in tree_flatten(gradients)}
 
 
@@ -79,7 +88,7 @@ def norm_of(arrays: dict[str, np.ndarray]) -> float:
 def test_a_step_goes_down_the_gradient_of_the_mean(tiny: Callable[..., ModelConfig], batch: Batch):
     result, moved = sgd_step(tiny(), [batch])
     nats, gradient = mean_gradient(tiny(), batch)
-    assert result.tokens == batch[1].sum()
+    assert result.tokens == batch.weights.sum()
     assert result.nats == pytest.approx(nats, rel=1e-5)
     assert result.grad_norm == pytest.approx(norm_of(gradient), rel=1e-4)
     assert_close(moved, {name: -g for name, g in gradient.items()}, 1e-4)
@@ -102,6 +111,25 @@ def test_lanes_share_the_rows(tiny: Callable[..., ModelConfig], batch: Batch, la
     assert_close(moved_by_many, moved)
 
 
+def test_documents_do_not_see_each_other(tiny: Callable[..., ModelConfig], documents: Batch):
+    """However the rows are shared out; and a step with segments and one without do not get into each other's way."""
+    nats, gradient = mean_gradient(tiny(), documents)
+    for batches, lanes in (([documents], 1), (cut(documents, 4), 2)):
+        result, moved = sgd_step(tiny(), batches, lanes)
+        assert result.nats == pytest.approx(nats, rel=1e-5)
+        assert_close(moved, {name: -g for name, g in gradient.items()}, 1e-4)
+    plain = documents._replace(segments=None)
+    apart, together = sgd_step(tiny(), [documents]), sgd_step(tiny(), [plain])
+    assert abs(apart[0].nats - together[0].nats) > 1e-3
+    step = Step(Transformer(tiny(), seed=1), optim.SGD(learning_rate=0.0), None)
+    for batch, (expected, _) in ((plain, together), (documents, apart), (plain, together)):
+        assert step([batch], 0.0, KEY).nats == pytest.approx(expected.nats, rel=1e-5)
+
+
+def test_a_pair_of_tokens_and_weights_is_a_batch(tiny: Callable[..., ModelConfig], batch: Batch):
+    assert sgd_step(tiny(), [(batch.tokens, batch.weights)])[0] == sgd_step(tiny(), [batch])[0]
+
+
 @pytest.mark.parametrize("share", [0.1, 10.0])
 def test_clipping_shortens_the_step_and_not_the_norm_told(tiny: Callable[..., ModelConfig], batch: Batch, share: float):
     free, moved = sgd_step(tiny(), [batch])
@@ -111,7 +139,7 @@ def test_clipping_shortens_the_step_and_not_the_norm_told(tiny: Callable[..., Mo
 
 
 def test_a_step_without_targets_moves_nothing(tiny: Callable[..., ModelConfig], batch: Batch):
-    result, moved = sgd_step(tiny(), [(batch[0], np.zeros_like(batch[1]))])
+    result, moved = sgd_step(tiny(), [Batch(batch.tokens, np.zeros_like(batch.weights))])
     assert result == (0, 0, 0)
     assert norm_of(moved) == 0
 
@@ -182,7 +210,7 @@ def test_dropout_draws_from_the_key(tiny: Callable[..., ModelConfig], batch: Bat
 def test_each_micro_batch_and_lane_drops_for_itself(tiny: Callable[..., ModelConfig], batch: Batch):
     """Two times the same rows, and the sum is not twice one of them."""
     half = cut(batch, 4)[0]
-    twice = np.concatenate([half[0], half[0]]), np.concatenate([half[1], half[1]])
+    twice = Batch(np.concatenate([half.tokens] * 2), np.concatenate([half.weights] * 2))
     config = tiny(residual_dropout=0.3)
     one, _ = sgd_step(config, [half])
     two, _ = sgd_step(config, [half, half])
@@ -197,7 +225,7 @@ def twenty_losses(config: ModelConfig, train: TrainRecipe) -> list[float]:
     text = np.zeros(4000, np.uint16)
     for i in range(2, len(text)):
         text[i] = (3 * text[i - 1] + text[i - 2] + (i % 7 == 0)) % 40
-    batches = Batches(text, config.context, train.batch_size, seed=0)
+    batches = Batches(Shuffled(WindowRows(text, config.context, 0), 0), train.batch_size)
     model = Transformer(config, seed=0)
     step = Step(model, make_optimizer(train), train.max_grad_norm)
     losses = []

@@ -1,131 +1,124 @@
-"""Tokens to batches: a pure function of (seed, step), so that to resume, a run needs its step and no more.
+"""Rows to batches: a pure function of (seed, step), so that to resume, a run needs its step and no more.
 
-The token stream is cut into windows of `context` predictions. Each epoch visits every window once, in an
-order that a keyed permutation computes one position at a time: a Feistel network with cycle walking (Black &
-Rogaway 2002; levanter orders its data this way). It needs no memory and no state, whatever the size of the
-corpus. The tokens themselves stay on disk, memory-mapped, as in nanoGPT.
+An order is an endless sequence of rows: those of one source, shuffled anew for every epoch, or of several, mixed
+(`mixture.py`). Batch k of size B holds the rows k*B to k*B + B - 1 of it, wherever epochs end.
 """
 
-import math
 from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import UserError
+from ..recipe import DataRecipe
+from .order import ROUNDS, draw, permute
+from .packing import PackedRows
+from .rows import Batch, DocumentRows, Rows, WindowRows, assemble, document_pieces, document_starts
 
-Batch = tuple[np.ndarray, np.ndarray]
-"""tokens int32 [B, T+1] (inputs are [:, :-1], targets [:, 1:]) and the targets' weights float32 [B, T]."""
 
-ROUNDS = 8  # four would do on large halves, but those of a small corpus are a few values wide
+class End(NamedTuple):
+    """Where an order has to stop."""
+
+    position: int
+    """Of the first row that may not be shown."""
+    source: str
+    epochs: int
+
+
+class Order(Protocol):
+    """An endless sequence of rows."""
+
+    context: int
+    count: int
+    """Different rows there are."""
+    end: End | None
+
+    def take(self, positions: np.ndarray) -> Batch:
+        """The rows at these positions >= 0 of the sequence, int64 [n]; a pure function."""
+        ...
+
+    def shown(self, rows: int) -> dict[str, int]:
+        """How many of the first `rows` come from each source; empty where there is one only."""
+        ...
+
+
+class Shuffled:
+    """Every row once an epoch, in an order that is a function of (seed, epoch)."""
+
+    def __init__(self, rows: Rows, seed: int) -> None:
+        self.context, self.count = rows.context, rows.count
+        self.end: End | None = None
+        self._rows, self._seed = rows, seed
+
+    def take(self, positions: np.ndarray) -> Batch:
+        epochs, places = np.divmod(positions, self.count)
+        where = [np.flatnonzero(epochs == epoch) for epoch in np.unique(epochs)]
+        return assemble(where, [self._of(int(epochs[of[0]]), places[of]) for of in where])
+
+    def _of(self, epoch: int, places: np.ndarray) -> Batch:
+        return self._rows.rows(epoch, permute(places, self.count, draw(self._seed, epoch)[:ROUNDS]))
+
+    def shown(self, rows: int) -> dict[str, int]:
+        return {}
 
 
 class Batches:
-    """Training batches over `tokens`, [N] of an unsigned integer type, usually a `np.memmap`.
-
-    Window w of an epoch is `tokens[phase + w*T : phase + w*T + T + 1]`: neighbours share one token, which is
-    the last target of one and the first input of the next. There are (N - 1) // T windows. The first epoch
-    has phase 0; every later one shifts the grid by a seeded phase < T, so that it shows other windows. The
-    tokens are read as a ring for that: a window that passes the end goes on at the beginning, which looks
-    like any other border between two documents. An epoch thus predicts (N - 1) // T * T tokens, each once;
-    the remainder, at most T, is a different one in every epoch.
-
-    With `starts`, int64 [windows], such as `document_starts` gives, window w begins there instead, in every epoch.
+    """Training batches of `batch_size` rows; of `ranks` processes, this one gets its share of each.
 
     Raises:
-        UserError: fewer windows than `batch_size`.
+        UserError: fewer rows than one batch takes, or a batch that the ranks can't share evenly.
     """
 
-    def __init__(
-        self, tokens: np.ndarray, context: int, batch_size: int, seed: int, starts: np.ndarray | None = None
-    ) -> None:
-        needed = batch_size * context + 1
-        if len(tokens) < needed:
+    def __init__(self, order: Order, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        if order.count < batch_size:
             raise UserError(
-                f"the training text has {len(tokens):,} tokens, and one batch of {batch_size} x {context} "
-                f"needs {needed:,}; use more text, or a smaller train.batch_size or model.context"
+                f"the training text fills {order.count:,} rows of {order.context:,} tokens, and one batch of "
+                f"{batch_size} x {order.context} needs {batch_size * order.context + 1:,}; "
+                "use more text, or a smaller train.batch_size or model.context"
             )
-        self.tokens = np.asarray(tokens)  # still the mapped file; without what the memmap class adds per call
-        self.context = context
-        self.batch_size = batch_size
-        self.seed = seed
-        self.windows = (len(tokens) - 1) // context if starts is None else len(starts)
-        self._given = starts
-        if self.windows < batch_size:
-            raise UserError(
-                f"the training text has {self.windows:,} documents, and one batch takes {batch_size:,}; "
-                "use more text, a smaller train.batch_size, or data.rows=windows"
-            )
-        self._reach = np.arange(context + 1)
+        if batch_size % ranks:
+            raise UserError(f"train.batch_size {batch_size} can't be shared evenly by {ranks} processes")
+        self.order, self.batch_size = order, batch_size
+        share = batch_size // ranks
+        self._mine = np.arange(rank * share, (rank + 1) * share)
 
     def at(self, step: int) -> Batch:
-        """Batch `step` >= 0, maybe across epochs: tokens int32 [B, T+1], weights float32 [B, T], all 1."""
+        """Batch `step` >= 0, maybe across epochs: [B / ranks] rows."""
         if step < 0:
             raise ValueError(f"there is no batch {step}; the first one is 0")
-        epoch, position = divmod(step * self.batch_size, self.windows)
-        here = min(self.batch_size, self.windows - position)  # the rest is in the next epoch, never beyond it
-        starts = self._starts(epoch, np.arange(position, position + here))
-        if here < self.batch_size:
-            starts = np.concatenate([starts, self._starts(epoch + 1, np.arange(self.batch_size - here))])
-        tokens = self.tokens.take(starts[:, None] + self._reach, mode="wrap").astype(np.int32)
-        return tokens, np.ones((self.batch_size, self.context), np.float32)
+        return self.order.take(step * self.batch_size + self._mine)
 
-    def _starts(self, epoch: int, positions: np.ndarray) -> np.ndarray:
-        """Where the windows at these positions of the epoch begin: int64, same shape."""
-        random = np.random.SeedSequence(self.seed, spawn_key=(epoch,)).generate_state(ROUNDS + 1, np.uint64)
-        windows = permute(positions, self.windows, random[:ROUNDS])
-        if self._given is not None:
-            return self._given[windows]
-        phase = int(random[ROUNDS]) % self.context if epoch else 0
-        return windows * self.context + phase
+    def check(self, steps: int, accumulate: int = 1) -> None:
+        """Refuse steps of `accumulate` batches each that would show a source more often than it may be.
 
+        Raises:
+            UserError: which, and when.
+        """
+        end = self.order.end
+        if end is not None and steps * accumulate * self.batch_size > end.position:
+            enough = end.position // (accumulate * self.batch_size)
+            raise UserError(
+                f"the source {end.source} runs out in step {enough + 1:,}: it may be shown in {end.epochs} epochs "
+                f"(data.source); raise that, give it less weight, or set train.steps to {enough:,} at most"
+            )
 
-def document_starts(offsets: np.ndarray, context: int) -> np.ndarray:
-    """Window starts, int64, so that every document begins one; a longer one goes on in further windows.
-
-    offsets [documents + 1] as in `Shard`. A window's rest shows how the next document begins. A small model learns a
-    tale's cast sooner from rows that hold one tale than from windows that hold the ends of two.
-    """
-    lengths = np.diff(offsets)
-    rows = np.maximum(-(-(lengths - 1) // context), 1)
-    first_row = np.cumsum(rows) - rows
-    number = np.arange(rows.sum()) - np.repeat(first_row, rows)  # of the window within its document
-    return np.repeat(offsets[:-1], rows) + number * context
+    def shown(self, steps: int) -> dict[str, int]:
+        """The rows of each source in the first `steps` batches of all ranks; empty where there is one source only."""
+        return self.order.shown(steps * self.batch_size)
 
 
-def permute(positions: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
-    """A permutation of range(size), chosen by `keys` (uint64, one per round), at the given positions; int64.
-
-    The network permutes a grid of rows x columns, the squarest that holds `size`. Following it from a value
-    until it comes back below `size` (the grid has few cells more, so mostly at once) makes a permutation of
-    range(size).
-    """
-    rows = math.isqrt(size - 1) + 1
-    columns = -(-size // rows)
-    values = _feistel(positions.astype(np.uint64), rows, columns, keys)
-    while len(outside := np.flatnonzero(values >= size)):
-        values[outside] = _feistel(values[outside], rows, columns, keys)
-    return values.astype(np.int64)
-
-
-def _feistel(values: np.ndarray, rows: int, columns: int, keys: np.ndarray) -> np.ndarray:
-    """One pass over uint64 values: shift each in its column by a hash of that, then in its row, and again."""
-    sizes = np.uint64(rows), np.uint64(columns)
-    halves = [values // sizes[1], values % sizes[1]]
-    for number, key in enumerate(keys):
-        this, other = number % 2, 1 - number % 2
-        halves[this] = (halves[this] + _mix(halves[other] + key) % sizes[this]) % sizes[this]
-    return halves[0] * sizes[1] + halves[1]
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al. 2014): every input bit moves every output bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def make_rows(data: DataRecipe, tokens: np.ndarray, offsets: np.ndarray, context: int, seed: int) -> Rows:
+    """The rows that a recipe asks for, from tokens [N] and offsets [documents + 1] as in `Shard`."""
+    borders = offsets if data.document_mask else None
+    if data.rows == "packed":
+        return PackedRows(tokens, offsets, context, data.document_mask)
+    if data.rows == "documents":
+        return DocumentRows(tokens, document_starts(offsets, context), context, borders)
+    return WindowRows(tokens, context, seed, borders)
 
 
 def validation_batches(tokens: np.ndarray, context: int, batch_size: int) -> Iterator[Batch]:
-    """Every token but the first predicted exactly once, in order; shapes as in `Batches.at`.
+    """Every token but the first predicted exactly once, in order, and whatever the documents are.
 
     All batches have the same shape, so that nothing is compiled twice: the end of the last window and the
     missing rows of the last batch are padded with token 0 and weigh 0.
@@ -149,21 +142,20 @@ def _in_order(tokens: np.ndarray, context: int, batch_size: int) -> Iterator[Bat
         padded[: len(piece)] = piece
         real = np.arange(span) < len(piece) - 1
         rows = np.lib.stride_tricks.sliding_window_view(padded, context + 1)[::context].copy()
-        yield rows, real.astype(np.float32).reshape(batch_size, context)
+        yield Batch(rows, real.astype(np.float32).reshape(batch_size, context))
 
 
 def document_batches(tokens: np.ndarray, offsets: np.ndarray, context: int, batch_size: int) -> Iterator[Batch]:
-    """Every document on its own: each of its tokens but the first predicted exactly once; shapes as in `Batches.at`.
+    """Every document on its own: each of its tokens but the first predicted exactly once.
 
     tokens [N] and offsets [documents + 1] as in `Shard`. What a row holds beyond its document weighs 0.
     """
-    starts = document_starts(offsets, context)
-    ends = offsets[np.searchsorted(offsets, starts, side="right")]
+    begins, ends = document_pieces(offsets, context)
     tokens, reach = np.asarray(tokens), np.arange(context + 1)
-    for first in range(0, len(starts), batch_size):
+    for first in range(0, len(begins), batch_size):
         begin, end = (np.zeros(batch_size, np.int64) for _ in range(2))  # a missing row holds nothing
-        count = len(starts[first : first + batch_size])
-        begin[:count], end[:count] = starts[first : first + count], ends[first : first + count]
+        count = len(begins[first : first + batch_size])
+        begin[:count], end[:count] = begins[first : first + count], ends[first : first + count]
         places = begin[:, None] + reach
         weights = (places[:, 1:] < end[:, None]).astype(np.float32)
-        yield tokens.take(places, mode="wrap").astype(np.int32), weights
+        yield Batch(tokens.take(places, mode="wrap").astype(np.int32), weights)

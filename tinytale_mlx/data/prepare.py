@@ -1,60 +1,105 @@
-"""Documents to shards, once: split, encode, write, and reuse until something they were made from changes."""
+"""Documents to shards, once: clean, split, encode, write, and reuse until something they were made from changes."""
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..disk import replacing
 from ..errors import UserError
-from ..recipe import DataRecipe
+from ..recipe import CleanRecipe, DataRecipe
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.chat import encode_chat
-from . import embedded, sources
-from .files import Document
+from . import sources
+from .clean import Cleaner
+from .encode import Encoder, Item, encode_all, kept, with_sides
+from .files import Document, Skipped
 from .shards import Shards, ShardWriter, open_shards, publish
-from .split import SIDES, Side, check_sides, sides
+from .split import SIDES, Side, check_sides
 
-FORMAT = 1  # raise it when the same documents come to give other files
-BATCH_CHARACTERS = 1 << 20  # encoded at a time
+FORMAT = 2  # raise it when the same documents come to give other files
+REPORT = "report.json"
+NOT_THE_TOKENS = {"source", "validation_source", "rows", "document_mask", "temperature", "streaming", "store"}
+"""Settings that leave the tokens as they are; the sources count by what they stand for, see `sources.identity`."""
 Report = Callable[[int, int], None]
 """Called as the work goes on with the documents and tokens so far."""
 
 
 def open_or_prepare(
-    data: DataRecipe, tokenizer: Tokenizer, directory: Path, seed: int, report: Report | None = None
+    data: DataRecipe,
+    tokenizer: Tokenizer,
+    cache: Path,
+    seed: int,
+    report: Report | None = None,
+    workers: int = 1,
+    *,
+    hold_out: bool = True,
+    validation_only: int | None = None,
 ) -> Shards:
-    """The shards of a recipe: those in `directory` if they agree with it and are whole, else new ones.
+    """The shards of a recipe: those in `cache`, in a folder named by their key, if they are whole; else new ones.
+
+    Without `hold_out` all documents are for training, whatever the recipe says of validation. With
+    `validation_only` nothing but the validation text is prepared, up to about so many tokens. Of two processes that
+    want the same shards at the same time, one prepares them and the other waits.
 
     Raises:
         UserError: whatever the sources, the split or the disk object to.
     """
-    key = data_key(data, tokenizer, seed)
-    with suppress(UserError):
-        found = open_shards(directory)
-        if {shard.key for shard in found} == {key}:
-            return found
-    validation = sources.validation_documents(data, seed) if data.validation_source is not None else None
-    return prepare(sources.documents(data, seed), tokenizer, directory, data.validation, validation, key, report)
+    key = data_key(data, tokenizer, seed, hold_out, validation_only)
+    with _locked(cache / key):
+        with suppress(UserError):
+            found = open_shards(cache / key)
+            if {shard.key for shard in found} == {key}:
+                return found
+        skipped, validation = Skipped(), None
+        if hold_out and data.validation_source is not None:
+            validation = sources.validation_documents(data, seed, skipped)
+        train = () if validation and validation_only else sources.documents(data, seed, skipped)
+        return prepare(
+            train,
+            tokenizer,
+            cache / key,
+            data.validation if hold_out else None,
+            validation,
+            key,
+            report,
+            workers,
+            data.clean,
+            skipped,
+            validation_only,
+        )
 
 
-def data_key(data: DataRecipe, tokenizer: Tokenizer, seed: int) -> str:
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / "lock").open("w")
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _unwritable(directory: Path, error: OSError) -> UserError:
+    return UserError(f"the data could not be written to {directory}: {error.strerror or error}")
+
+
+def data_key(
+    data: DataRecipe, tokenizer: Tokenizer, seed: int, hold_out: bool = True, validation_only: int | None = None
+) -> str:
     """A hash of everything that shards are made from; the same key means the same files.
-
-    A file counts by its absolute path, size and time of change, as for `make`: hashing gigabytes at every
-    start would cost more than a needless preparation after a `touch`. The tales count by the seed and a few
-    of their texts, so that a changed generator is noticed. Of a data set on the hub only the name is known.
+    What the sources count by is in `sources.identity`.
     """
-    parts: list[Any] = [FORMAT, data.model_dump(), tokenizer.fingerprint]
+    said = data.model_dump(exclude=NOT_THE_TOKENS)
+    parts: list[Any] = [FORMAT, said, tokenizer.fingerprint, hold_out, validation_only]
     for source in (data.source, data.validation_source):
-        for place in sources.resolve(source) if source is not None else []:
-            if isinstance(place, Path):
-                status = place.stat()
-                parts.append([str(place.resolve()), status.st_size, status.st_mtime_ns])
-            elif place == "tales":
-                parts.append([seed, list(embedded.documents(64, seed))])
+        parts.append([] if source is None else sources.identity(source, seed))
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -62,85 +107,75 @@ def prepare(
     documents: Iterable[Document],
     tokenizer: Tokenizer,
     directory: Path,
-    fraction: float = 0.05,
+    fraction: float | None = 0.05,
     validation: Iterable[Document] | None = None,
     key: str = "",
     report: Report | None = None,
+    workers: int = 1,
+    clean: CleanRecipe | None = None,
+    skipped: Skipped | None = None,
+    validation_only: int | None = None,
 ) -> Shards:
-    """Encode documents as [BOS] + tokens + [EOS] into a training and a validation shard, in constant memory.
+    """Clean and encode documents into a training and a validation shard, in constant memory.
 
-    `validation` are documents of their own for that side; without them `fraction` of `documents` is held out.
-    Old shards in `directory` stay as they are until the new ones are complete.
+    `validation` are documents of their own for that side; without them `fraction` of `documents` is held out, and if
+    that is None, nothing. Old shards in `directory` stay as they are until the new ones are complete. What was cleaned
+    away, and what `skipped` has counted, is in report.json. The files do not depend on `workers`. `validation_only`: as
+    in `open_or_prepare`.
 
     Raises:
         UserError: no document, none on one of the sides, or the disk cannot take the files.
     """
     directory = Path(directory)
-    pairs: Iterable[tuple[Side, Document]]
+    cleaner = Cleaner(clean or CleanRecipe())
+    items: Iterable[Item]
     if validation is None:
-        pairs = sides(documents, fraction)
+        items, left_to_do = with_sides(documents, fraction or 0.0, cleaner)
     else:
-        pairs = chain((("train", one) for one in documents), (("validation", one) for one in validation))
+        items = chain(((one, "train") for one in documents), ((one, "validation") for one in validation))
+        left_to_do = cleaner.recipe
+    encoder = Encoder(tokenizer, left_to_do, fraction or 0.0)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             writers: dict[Side, ShardWriter] = {
                 side: stack.enter_context(ShardWriter(directory / f"{side}.json", tokenizer, key)) for side in SIDES
             }
-            _fill(writers, pairs, tokenizer, report)
-            counts: dict[Side, int] = {side: writer.documents for side, writer in writers.items()}
-            check_sides(counts, fraction if validation is None else None)
+            counts: dict[Side, int] = dict.fromkeys(SIDES, 0)
+            for encoded in encode_all(encoder, items, workers):
+                staying = kept(encoded, cleaner)
+                mine = {"train": staying & ~encoded.held_out, "validation": staying & encoded.held_out}
+                for side in SIDES:
+                    counts[side] += int(mine[side].sum())
+                    if side == "validation" or validation_only is None:
+                        writers[side].add(*encoded.part(mine[side]))
+                if report:
+                    report(sum(counts.values()), sum(writer.tokens for writer in writers.values()))
+                if validation_only is not None and writers["validation"].tokens >= validation_only:
+                    break
+            if fraction is not None or validation is not None:
+                needed: tuple[Side, ...] = SIDES if validation_only is None else ("validation",)
+                check_sides(counts, fraction if validation is None else None, needed)
+            _write_report(directory, cleaner, skipped or Skipped())
             publish(list(writers.values()))
     except OSError as error:
-        raise UserError(f"the data could not be written to {directory}: {error.strerror or error}") from error
+        raise _unwritable(directory, error) from error
     return open_shards(directory)
 
 
-def _fill(
-    writers: dict[Side, ShardWriter],
-    pairs: Iterable[tuple[Side, Document]],
-    tokenizer: Tokenizer,
-    report: Report | None,
-) -> None:
-    for batch in _batches(pairs):
-        encoded = encode_documents([document for _, document in batch], tokenizer)
-        for (side, document), tokens in zip(batch, encoded, strict=True):
-            writers[side].add(tokens, _size(document))
-        if report:
-            report(sum(w.documents for w in writers.values()), sum(w.tokens for w in writers.values()))
+def _write_report(directory: Path, cleaner: Cleaner, skipped: Skipped) -> None:
+    content = {
+        "cleaning": asdict(cleaner.counts),
+        "samples": [sample._asdict() for sample in cleaner.samples],
+        "skipped": {name: {"rows": rows, "first": skipped.first[name]} for name, rows in skipped.counts.items()},
+    }
+    with replacing(directory / REPORT) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _batches(pairs: Iterable[tuple[Side, Document]]) -> Iterator[list[tuple[Side, Document]]]:
-    batch: list[tuple[Side, Document]] = []
-    size = 0
-    for side, document in pairs:
-        batch.append((side, document))
-        size += _size(document)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def encode_documents(documents: list[Document], tokenizer: Tokenizer) -> list[list[int]]:
-    """[BOS] + tokens + [EOS] of each document, the two where the tokenizer has them.
-
-    Where they are one token, as in GPT-2, it stands at the end only: it begins the next one, too. A marker
-    spelled out in a document is text like any other; only `encode_chat` writes the chat's own markers.
-    """
-    begin, end = ([] if token is None else [token] for token in (tokenizer.bos_id, tokenizer.eos_id))
-    if begin == end:
-        begin = []
-    texts = iter(tokenizer.encode_batch([one for one in documents if isinstance(one, str)], special=False))
-    return [
-        [*begin, *(next(texts) if isinstance(document, str) else encode_chat(tokenizer, document)), *end]
-        for document in documents
-    ]
-
-
-def _size(document: Document) -> int:
-    """UTF-8 bytes of a document's text; of a conversation, of the contents of its messages."""
-    if isinstance(document, str):
-        return len(document.encode())
-    return sum(len(message["content"].encode()) for message in document)
+def read_report(directory: Path) -> dict[str, Any]:
+    """What preparing these shards left out: {"cleaning": see `clean.Counts`, "samples": [...], "skipped": {...}}."""
+    try:
+        return json.loads((directory / REPORT).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory / REPORT} can't be read ({error}); delete the folder and prepare again") from error

@@ -3,9 +3,10 @@
 A shard is three files. `train.bin` holds the tokens (uint16 or uint32, little-endian), `train.offsets.bin`
 where each document begins (int64, one more than there are documents), `train.json` what they are and what
 they were made from. The JSON files are put in place last: a preparation that was killed has none, and is done
-again.
+again. They hold a checksum of the other two, so that a file that was changed on the disk is noticed.
 """
 
+import hashlib
 import json
 import os
 from contextlib import suppress
@@ -41,17 +42,22 @@ class Shard:
     key: str
 
     @classmethod
-    def open(cls, path: Path) -> "Shard":
+    def open(cls, path: Path, *, check: bool = True) -> "Shard":
         """The shard whose index is `path`, such as `data/train.json`.
 
+        `check` reads the whole files once, about a second a gigabyte, and compares their checksums.
+
         Raises:
-            UserError: no index, one that is not a shard's, or files of another size than it says.
+            UserError: no index, one that is not a shard's, or files of another size or content than it says.
         """
         path = Path(path)
         try:
             index = json.loads(path.read_text("utf-8"))
             tokens = _map(path.with_suffix(".bin"), index["dtype"], index["tokens"])
             offsets = _map(path.with_suffix(".offsets.bin"), "<i8", index["documents"] + 1)
+            for array, name in ((tokens, ".bin"), (offsets, ".offsets.bin")):
+                if check and hashlib.blake2b(array.data, digest_size=16).hexdigest() != index["checksums"][name]:
+                    raise UserError(f"{path.with_suffix(name)} was changed since it was written; {_AGAIN}")
             given = {name: index[name] for name in ("documents", "bytes", "vocab_size", "fingerprint", "key")}
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing; {_AGAIN}") from error
@@ -73,7 +79,7 @@ def _map(path: Path, dtype: str, count: int) -> np.ndarray:
     expected, found = count * np.dtype(dtype).itemsize, path.stat().st_size
     if expected != found:
         raise UserError(f"{path} has {found:,} bytes instead of {expected:,}, it was changed or cut short; {_AGAIN}")
-    return np.memmap(path, dtype, "r")
+    return np.memmap(path, dtype, "r") if count else np.zeros(0, dtype)  # an empty file can't be mapped
 
 
 class Shards(NamedTuple):
@@ -103,13 +109,14 @@ class ShardWriter:
     def __init__(self, path: Path, tokenizer: Tokenizer, key: str) -> None:
         self.path = path
         self.tokens = self.documents = self.bytes = 0
+        self._hashes = [hashlib.blake2b(digest_size=16) for _ in range(2)]
         self._vocab_size, self._fingerprint, self._key = tokenizer.vocab_size, tokenizer.fingerprint, key
         self._dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
         self._names = [path.with_suffix(suffix) for suffix in (".bin", ".offsets.bin")]
 
     def __enter__(self) -> "ShardWriter":
         self._files: list[BinaryIO] = [_temporary(name).open("wb") for name in self._names]
-        self._files[1].write(np.zeros(1, "<i8").tobytes())
+        self._write(1, np.zeros(1, "<i8"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,13 +126,17 @@ class ShardWriter:
         for name in (*self._names, self.path):
             _temporary(name).unlink(missing_ok=True)
 
-    def add(self, tokens: list[int], size: int) -> None:
-        """Append a document: its tokens, and how many bytes of text they stand for."""
-        self._files[0].write(np.array(tokens, self._dtype).tobytes())
+    def add(self, tokens: np.ndarray, lengths: np.ndarray, size: int) -> None:
+        """Append documents: the tokens of all of them, how many each has, the bytes of text that they stand for."""
+        self._write(0, tokens.astype(self._dtype))
+        self._write(1, (self.tokens + np.cumsum(lengths)).astype("<i8"))
         self.tokens += len(tokens)
-        self.documents += 1
+        self.documents += len(lengths)
         self.bytes += size
-        self._files[1].write(np.array([self.tokens], "<i8").tobytes())
+
+    def _write(self, number: int, array: np.ndarray) -> None:
+        self._files[number].write(array.data)
+        self._hashes[number].update(array.data)
 
     def publish_tokens(self) -> None:
         for file, name in zip(self._files, self._names, strict=True):
@@ -140,6 +151,9 @@ class ShardWriter:
             "vocab_size": self._vocab_size,
             "fingerprint": self._fingerprint,
             "key": self._key,
+            "checksums": {
+                name: value.hexdigest() for name, value in zip((".bin", ".offsets.bin"), self._hashes, strict=True)
+            },
         }
         with _temporary(self.path).open("wb") as file:
             file.write((json.dumps(index, indent=2) + "\n").encode())

@@ -6,8 +6,7 @@ order, and exact duplicates are never on both.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import UserError
@@ -39,32 +38,13 @@ def split_text(text: str, fraction: float) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def sides(documents: Iterable[Document], fraction: float) -> Iterator[tuple[Side, Document]]:
-    """Each document with its side. A corpus of one text is cut in two instead.
-
-    Raises:
-        UserError: no document, or a single text too short to cut.
-    """
-    stream = iter(documents)
-    first, second = next(stream, None), next(stream, None)
-    if first is None:
-        raise UserError("there is no document in the data; name another data.source")
-    if second is None and isinstance(first, str):
-        parts = split_text(first, fraction)
-        if all(part.strip() for part in parts):
-            yield from zip(SIDES, parts, strict=True)
-            return
-    for document in chain([first] if second is None else [first, second], stream):
-        yield split(document, fraction), document
-
-
-def check_sides(counts: dict[Side, int], fraction: float | None) -> None:
+def check_sides(counts: dict[Side, int], fraction: float | None, needed: Sequence[Side] = SIDES) -> None:
     """Refuse a split with an empty side. `fraction` is None where validation has a source of its own.
 
     Raises:
         UserError: which side is empty, and what to do.
     """
-    empty = [side for side in SIDES if not counts[side]]
+    empty = [side for side in needed if not counts[side]]
     if not empty:
         return
     if fraction is None:

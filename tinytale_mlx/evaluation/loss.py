@@ -40,9 +40,10 @@ class Score:
 def evaluate(model: Transformer, batches: Iterable[Batch], byte_lengths: np.ndarray) -> Score:
     """Score every token of weight 1. `byte_lengths` [vocabulary] holds how many bytes of text each token writes."""
     score = Score()
-    for tokens, weights in batches:
+    for tokens, weights, segments in batches:
         ids = mx.array(tokens)
-        score.nats += float(next_token_loss(model(ids[:, :-1]), ids, mx.array(weights)))
+        logits = model(ids[:, :-1], segments=None if segments is None else mx.array(segments[:, :-1]))
+        score.nats += float(next_token_loss(logits, ids, mx.array(weights)))
         score.tokens += int(weights.sum())
         score.bytes += int((byte_lengths[tokens[:, 1:]] * weights).sum())
     return score

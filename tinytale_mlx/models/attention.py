@@ -34,8 +34,17 @@ class Attention(nn.Module):
         self._rope = Rope(config) if config.positions == "rope" else None
         self._config = config
 
-    def __call__(self, x: mx.array, cache: KVCache | None = None, key: mx.array | None = None) -> mx.array:
-        """x [B, T, hidden] to [B, T, hidden]. With a cache, x continues what it holds; a key turns dropout on."""
+    def __call__(
+        self,
+        x: mx.array,
+        cache: KVCache | None = None,
+        key: mx.array | None = None,
+        segments: mx.array | None = None,
+    ) -> mx.array:
+        """x [B, T, hidden] to [B, T, hidden]. With a cache, x continues what it holds; a key turns dropout on.
+
+        segments [B, T]: the document of each token, beyond which it does not see; not with a cache.
+        """
         config = self._config
         offset = cache.offset if cache is not None else 0
         q = self._split_heads(self.q_proj(x), config.heads)
@@ -48,7 +57,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
 
-        mask = self._mask(q.shape[2], k.shape[2], q.dtype)
+        mask = self._mask(q.shape[2], k.shape[2], q.dtype, segments)
         scale = config.size_per_head**-0.5
         rate = config.attention_dropout if key is not None else 0.0
         # On a CPU the kernel is not fused either, and `softmax` is the faster one there.
@@ -62,20 +71,25 @@ class Attention(nn.Module):
         """[B, T, heads * size] to [B, heads, T, size]."""
         return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
-    def _mask(self, queries: int, keys: int, dtype: mx.Dtype) -> mx.array | str | None:
+    def _mask(
+        self, queries: int, keys: int, dtype: mx.Dtype, segments: mx.array | None = None
+    ) -> mx.array | str | None:
         """What the queries, which are the last of the keys, may see: "causal", None for all, or an array.
 
         A boolean array [queries, keys] marks what is visible; with a relative bias, an array [heads, queries, keys] of
-        that dtype holds the bias, and -inf for what is not.
+        that dtype holds the bias, and -inf for what is not. With segments there is a batch axis before: [B, 1 or
+        heads, queries, keys].
         """
         window = self._config.sliding_window
         bias = self._alibi or self.get("relative_bias")
-        if bias is None and (window is None or keys <= window):
+        if bias is None and segments is None and (window is None or keys <= window):
             return "causal" if queries > 1 else None
         distance = mx.arange(keys - queries, keys)[:, None] - mx.arange(keys)[None]
         visible = distance >= 0
         if window is not None:
             visible = visible & (distance < window)
+        if segments is not None:
+            visible = visible & (segments[:, None, :, None] == segments[:, None, None])
         return visible if bias is None else mx.where(visible, bias(distance), -math.inf).astype(dtype)
 
 
@@ -99,8 +113,9 @@ def manual_attention(
     if isinstance(mask, str):
         mask = mx.arange(k.shape[2] - length, k.shape[2])[:, None] >= mx.arange(k.shape[2])[None]
     if mask is not None:
-        if mask.ndim == 3:  # one per head
-            mask = mask.reshape(groups, heads // groups, *mask.shape[1:])
+        if mask.ndim >= 3:  # one per head, or one for all
+            split = (1, 1) if mask.shape[-3] == 1 else (groups, heads // groups)
+            mask = mask.reshape(*mask.shape[:-3], *split, *mask.shape[-2:])
         if mask.dtype == mx.bool_:
             scores = mx.where(mask, scores, mx.array(-math.inf, scores.dtype))
         else:

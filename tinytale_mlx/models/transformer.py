@@ -33,12 +33,19 @@ class Block(nn.Module):
         self._pre = config.norm_placement == "pre"
         self._rate = config.residual_dropout
 
-    def __call__(self, x: mx.array, cache: KVCache | None = None, key: mx.array | None = None) -> mx.array:
+    def __call__(
+        self,
+        x: mx.array,
+        cache: KVCache | None = None,
+        key: mx.array | None = None,
+        segments: mx.array | None = None,
+    ) -> mx.array:
         attention_key, first, second = split_key(key, 3)
         if self._pre:
-            x = x + dropout(self.self_attn(self.input_layernorm(x), cache, attention_key), self._rate, first)
+            y = self.self_attn(self.input_layernorm(x), cache, attention_key, segments)
+            x = x + dropout(y, self._rate, first)
             return x + dropout(self.mlp(self.post_attention_layernorm(x)), self._rate, second)
-        x = self.input_layernorm(x + dropout(self.self_attn(x, cache, attention_key), self._rate, first))
+        x = self.input_layernorm(x + dropout(self.self_attn(x, cache, attention_key, segments), self._rate, first))
         return self.post_attention_layernorm(x + dropout(self.mlp(x), self._rate, second))
 
 
@@ -58,30 +65,47 @@ class Trunk(nn.Module):
         )
         self._config = config
 
-    def __call__(self, ids: mx.array, cache: Cache | None = None, key: mx.array | None = None) -> mx.array:
+    def __call__(
+        self,
+        ids: mx.array,
+        cache: Cache | None = None,
+        key: mx.array | None = None,
+        segments: mx.array | None = None,
+    ) -> mx.array:
         config = self._config
         keys = split_key(key, 1 + config.layers)
-        x = self._embed(ids, offset=cache[0].offset if cache else 0)
+        x = self._embed(ids, cache[0].offset if cache else 0, segments)
         x = dropout(x, config.embedding_dropout, keys[0])
         for i in range(config.layers):
             block = self.layers[i % config.num_distinct_layers]
-            x = block(x, cache[i] if cache else None, keys[1 + i])
+            x = block(x, cache[i] if cache else None, keys[1 + i], segments)
         return self.norm(x) if config.norm_placement == "pre" else x
 
-    def _embed(self, ids: mx.array, offset: int) -> mx.array:
+    def _embed(self, ids: mx.array, offset: int, segments: mx.array | None = None) -> mx.array:
         config = self._config
         x = self.embed_tokens(ids)
         if config.positions in ("learned", "sinusoidal"):
             positions = mx.arange(offset, offset + ids.shape[1])
             if config.positions == "learned":
-                x = x + self.embed_positions(positions)
+                table = self.embed_positions(positions)
             else:  # scaled as in Vaswani et al. 3.4, so that the table does not drown the embeddings
-                x = x * math.sqrt(config.hidden_size) + sinusoids(positions, config.hidden_size).astype(x.dtype)
+                x = x * math.sqrt(config.hidden_size)
+                table = sinusoids(positions, config.hidden_size).astype(x.dtype)
+            x = x + (table if segments is None else table[positions_within(segments)])
         return x if self._embedding_norm is None else self._embedding_norm(x)
+
+
+def positions_within(segments: mx.array) -> mx.array:
+    """How far each token is from the beginning of its document; segments and result [B, T]."""
+    positions = mx.arange(segments.shape[1])[None]
+    begins = mx.pad(segments[:, 1:] != segments[:, :-1], [(0, 0), (1, 0)])
+    return positions - mx.cummax(mx.where(begins, positions, 0), axis=1)
 
 
 class Transformer(nn.Module):
     """A language model: `model(ids)` gives the logits of the next token at every position, [B, T, vocabulary].
+
+    With segments [B, T], which document of its row each token belongs to, every document is read as if it stood alone.
 
     `config.vocab_size` must be set. The weights are drawn from `seed` alone. Learned positions end at the context;
     reading further raises ValueError.
@@ -97,13 +121,27 @@ class Transformer(nn.Module):
         self.config = config
         initialize(self, config, mx.random.key(seed))
 
-    def __call__(self, ids: mx.array, cache: Cache | None = None, key: mx.array | None = None) -> mx.array:
-        return self.logits(self.hidden(ids, cache, key))
+    def __call__(
+        self,
+        ids: mx.array,
+        cache: Cache | None = None,
+        key: mx.array | None = None,
+        segments: mx.array | None = None,
+    ) -> mx.array:
+        return self.logits(self.hidden(ids, cache, key, segments))
 
-    def hidden(self, ids: mx.array, cache: Cache | None = None, key: mx.array | None = None) -> mx.array:
-        """Hidden states [B, T, hidden], for a loss that makes the logits itself."""
+    def hidden(
+        self,
+        ids: mx.array,
+        cache: Cache | None = None,
+        key: mx.array | None = None,
+        segments: mx.array | None = None,
+    ) -> mx.array:
+        """Hidden states [B, T, hidden], for a loss that makes the logits itself; arguments as in a call."""
+        if cache is not None and segments is not None:
+            raise ValueError("segments are for whole rows, and a cache is for rows in pieces")
         self._check_length(ids.shape[1] + (cache[0].offset if cache else 0))
-        return self.model(ids, cache, key)
+        return self.model(ids, cache, key, segments)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Hidden states [..., hidden] to logits [..., vocabulary]."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import device, run
+from ..data.sources import names
 from ..errors import UserError
 from ..generation.prompts import has_chat_markers
 from ..interop.huggingface import load_model
@@ -73,5 +74,4 @@ def _load_directory(path: Path, settings: GenerateRecipe) -> Loaded:
 
 def can_chat(recipe: Recipe, tokenizer: Tokenizer) -> bool:
     """Whether a model trained so has read conversations: the embedded corpus holds some."""
-    sources = [recipe.data.source] if isinstance(recipe.data.source, str) else recipe.data.source
-    return "tales" in sources and has_chat_markers(tokenizer)
+    return "tales" in names(recipe.data.source) and has_chat_markers(tokenizer)

@@ -1,9 +1,9 @@
 """Training from scratch: tokenizer, shards, steps, checkpoints, samples, model directory."""
 
-import itertools
 import shutil
-import warnings
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +11,8 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from .. import device, run
-from ..data import sources
-from ..data.batches import Batches, document_starts
-from ..data.files import Document
+from ..data.prefetch import prefetch
+from ..data.rows import Batch
 from ..errors import UserError
 from ..generation.engine import complete
 from ..generation.prompts import stop_ids, text_prompt
@@ -24,19 +23,16 @@ from ..randomness import key
 from ..recipe import Recipe
 from ..recipe_files import differences
 from ..run import Run
-from ..tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from ..tokenizers import Tokenizer, load_tokenizer
 from ..training import checkpoint
 from ..training.loop import Hooks, Progress
 from ..training.loop import train as run_loop
 from ..training.optimizers import make_optimizer
 from ..training.step import Step
+from .corpus import run_corpus
 from .loading import build_model, can_chat
-from .scoring import ValidationSet, run_shards
-
-Notify = Callable[[dict[str, Any]], None]
-"""Gets every event of a stage. What log.jsonl gets, and as the work goes on {"event": "phase", "text": ...},
-{"event": "progress", "text": ...}, {"event": "warning", "text": ...} and {"event": "saved", "step": ...}.
-"""
+from .scoring import ValidationSet
+from .tokenizing import Notify, tokenizer_event, tokenizer_for, writing
 
 
 @dataclass
@@ -74,12 +70,18 @@ def train(
     root: Path = run.ROOT,
     notify: Notify = lambda event: None,
     stop_requested: Callable[[], bool] = lambda: False,
+    retrain: bool = False,
 ) -> TrainResult:
     """Train a tokenizer and a model from scratch, or go on with a run where its last checkpoint is.
 
+    A tokenizer that was trained before on the same text is used again, unless `retrain` says otherwise.
+
     The same recipe gives the same weights, however often the run was interrupted. Raises UserError for whatever the
-    user can mend; a new run that failed before its first checkpoint leaves nothing behind.
+    user can mend; a new run that failed before its first checkpoint leaves nothing behind but the tokenizer, for
+    the next one.
     """
+    if resume and retrain:
+        raise UserError("a run that is resumed keeps its tokenizer; start a new run for another one")
     device.configure()
     this = run.find(name, root) if resume else run.new(name, recipe, root)
     this.lock()
@@ -87,7 +89,7 @@ def train(
         if resume:
             _check_same_recipe(this, recipe)
         this.start(recipe)
-        return _train(_Session(this, recipe, notify), stop_requested)
+        return _train(_Session(this, recipe, notify, retrain), stop_requested)
     except BaseException as error:
         if not resume and not checkpoint.all_checkpoints(this.checkpoints):
             this.discard()
@@ -116,7 +118,8 @@ def _train(session: "_Session", stop_requested: Callable[[], bool]) -> TrainResu
     step = Step(session.model, session.optimizer, recipe.train.max_grad_norm)
     hooks = Hooks(session.log, session.validate, session.sample, session.save, stop_requested)
     session.start()
-    status = run_loop(step, session.batches.at, recipe.train, recipe.seed, progress, hooks)
+    with session.batch_at() as batch_at:
+        status = run_loop(step, batch_at, recipe.train, recipe.seed, progress, hooks)
     session.save_model()
     result = TrainResult(session.run, status, progress, session.figures)
     if status == "finished":
@@ -132,15 +135,13 @@ def _train(session: "_Session", stop_requested: Callable[[], bool]) -> TrainResu
 class _Session:
     """The parts of a run, put together; and what the loop asks for from time to time."""
 
-    def __init__(self, this: Run, recipe: Recipe, notify: Notify):
+    def __init__(self, this: Run, recipe: Recipe, notify: Notify, retrain: bool):
         self.run, self.recipe, self._notify = this, recipe, notify
-        self.tokenizer = _tokenizer(this, recipe, notify)
+        self.tokenizer = self._find_tokenizer(retrain)
         notify({"event": "phase", "text": "preparing the data"})
-        self._shards = run_shards(this, recipe, self.tokenizer, self._report_documents)
-        text, train = self._shards.train, recipe.train
-        starts = document_starts(text.offsets, recipe.model.context) if recipe.data.rows == "documents" else None
-        self.batches = Batches(text.tokens, recipe.model.context, train.batch_size, recipe.seed, starts)
-        self._held_out = ValidationSet(recipe, self._shards, self.tokenizer)
+        self._corpus = run_corpus(this, recipe, self.tokenizer, self._report_documents)
+        self.batches = self._corpus.batches()
+        self._held_out = ValidationSet(self._corpus)
         self.model = build_model(recipe, self.tokenizer)
         _check_memory(self.model)
         self.optimizer = make_optimizer(recipe.train)
@@ -149,6 +150,27 @@ class _Session:
             state = checkpoint.load(saved[-1], self.model, self.optimizer)
             self.progress = Progress.from_json(state["progress"])
         self.figures: dict[str, float] = {}
+
+    @contextmanager
+    def batch_at(self) -> Iterator[Callable[[int], Batch]]:
+        """The loop's batches; those that are encoded on the way are made by a thread, ahead of the step."""
+        if self.recipe.data.store:
+            yield self.batches.at
+            return
+        train = self.recipe.train
+        with closing(prefetch(self.batches.at, range(self.progress.step * train.accumulate, sys.maxsize))) as ahead:
+            yield lambda _: next(ahead)
+
+    def _find_tokenizer(self, retrain: bool) -> Tokenizer:
+        """The run's own tokenizer; a new run gets a copy of the recipe's."""
+        own = self.run.tokenizer
+        if (own / "tokenizer_config.json").is_file():
+            return load_tokenizer(own)
+        tokenizer = tokenizer_for(self.recipe, self.run.path.parent, self._notify, retrain)
+        with writing(own):
+            tokenizer.save(own, model_max_length=self.recipe.model.context)
+        self.log(tokenizer_event(tokenizer, self.recipe))
+        return tokenizer
 
     def _report_documents(self, documents: int, tokens: int) -> None:
         self._notify({"event": "progress", "text": f"{documents:,} documents, {tokens:,} tokens"})
@@ -160,6 +182,9 @@ class _Session:
             shutil.rmtree(self.run.model, ignore_errors=True)
         checkpoint.prune(self.run.checkpoints, train.keep_checkpoints)
         self.log(
+            {"event": "data", "rows_by_source": self._corpus.rows_by_source(), "left_out": self._corpus.left_out()}
+        )
+        self.log(
             {
                 "event": "start",
                 "run": str(self.run.path),
@@ -168,8 +193,8 @@ class _Session:
                 "step": self.progress.step,
                 "steps": train.steps,
                 "vocab_size": self.tokenizer.vocab_size,
-                "train_tokens": len(self._shards.train.tokens),
-                "validation_tokens": len(self._shards.validation.tokens),
+                "train_tokens": self._corpus.train_tokens,
+                "validation_tokens": self._corpus.validation_tokens,
                 "tokens_per_step": train.batch_size * train.accumulate * self.recipe.model.context,
                 **device.describe(),
             }
@@ -215,46 +240,3 @@ def _check_memory(model: Transformer) -> None:
             f"to train {count_parameters(model):,} parameters takes more than {needed / 1e9:,.1f} GB, and this machine "
             f"has {there / 1e9:,.1f} GB; choose a smaller model"
         )
-
-
-def _tokenizer(this: Run, recipe: Recipe, notify: Notify) -> Tokenizer:
-    """The run's tokenizer; the first time it is trained on the run's documents, or copied in."""
-    if (this.tokenizer / "tokenizer_config.json").is_file():
-        return load_tokenizer(this.tokenizer)
-    wanted = recipe.tokenizer
-    if wanted.kind == "directory":
-        assert wanted.path is not None
-        tokenizer = load_tokenizer(Path(wanted.path).expanduser())
-    else:
-        tokenizer = _trained_tokenizer(recipe, notify)
-    try:
-        tokenizer.save(this.tokenizer, model_max_length=recipe.model.context)
-    except OSError as error:
-        raise UserError(f"the tokenizer could not be written to {this.tokenizer}: {error.strerror}") from error
-    return tokenizer
-
-
-def _trained_tokenizer(recipe: Recipe, notify: Notify) -> Tokenizer:
-    def report(stage: str, done: int, total: int) -> None:
-        text = f"{stage} {done:,} of {total:,}" if total else f"{stage} {done / 1e6:,.0f}M characters"
-        notify({"event": "progress", "text": text})
-
-    documents = sources.documents(recipe.data, recipe.seed)
-    wanted = recipe.tokenizer
-    assert wanted.kind != "directory"
-    kind = {"bpe": f"byte-level BPE, {wanted.vocab_size:,} tokens", "word": f"{wanted.vocab_size:,} words"}
-    notify({"event": "phase", "text": f"training the tokenizer ({kind.get(wanted.kind, 'characters')})"})
-    texts = itertools.chain.from_iterable(map(_texts, documents))
-    options = {} if wanted.kind == "char" else {"progress": report}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        tokenizer = train_tokenizer(
-            wanted.kind, texts, wanted.vocab_size, special_tokens=wanted.special_tokens, **options
-        )
-    for warning in caught:
-        notify({"event": "warning", "text": str(warning.message)})
-    return tokenizer
-
-
-def _texts(document: Document) -> list[str]:
-    return [document] if isinstance(document, str) else [message["content"] for message in document]

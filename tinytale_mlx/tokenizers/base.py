@@ -4,15 +4,22 @@ import codecs
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from ..errors import UserError
-from .files import begin_json, config_json, write_json
+from ..workers import map_ordered
+from .files import begin_json, begins_with, config_json, write_json
 from .special import SpecialTokens
-from .splitting import regroup
+from .splitting import grouped, regroup
 from .trie import SpecialSplitter
+
+BATCH = 1 << 20
+"""Characters that go to a worker process at a time."""
 
 
 class Tokenizer(ABC):
@@ -22,15 +29,18 @@ class Tokenizer(ABC):
     `bos_id` and `eos_id` where you want them. It does turn a special token *written in the text* into its one
     id; for text by strangers pass `special=False`, and "<|eos|>" is seven ordinary characters.
 
-    A subclass fills in `_encode_plain`, `token_bytes`, `_to_json` and `load`.
+    A subclass fills in `_encode_plain`, `token_bytes`, `_with_specials`, `_to_json` and `load`.
     """
 
     specials: SpecialTokens
     special_ids: dict[str, int]
+    begins_with_bos: bool
+    """Whether a text is meant to begin with BOS. Some tokenizers name a BOS token that their models never saw."""
 
     def __init__(self, specials: SpecialTokens, special_ids: dict[str, int]) -> None:
         self.specials = specials
         self.special_ids = special_ids
+        self.begins_with_bos = specials.bos is not None
         self._special_names = {number: name for name, number in special_ids.items()}
         self._splitter = SpecialSplitter(special_ids)
 
@@ -51,9 +61,27 @@ class Tokenizer(ABC):
                 ids += self._encode_plain(piece)
         return ids
 
-    def encode_batch(self, texts: Iterable[str], *, special: bool = True) -> list[list[int]]:
-        """The ids of each text on its own."""
-        return [self.encode(text, special=special) for text in texts]
+    def encode_batch(self, texts: Iterable[str], *, special: bool = True, workers: int = 1) -> list[list[int]]:
+        """The ids of each text on its own. Several `workers` pay from some ten megabytes on, see `map_ordered`."""
+        if workers == 1:
+            return [self.encode(text, special=special) for text in texts]
+        encoded: list[list[int]] = []
+        for ids, lengths in self.encode_batches(grouped(texts, BATCH), special=special, workers=workers):
+            flat, start = ids.tolist(), 0
+            for end in lengths.cumsum().tolist():
+                encoded.append(flat[start:end])
+                start = end
+        return encoded
+
+    def encode_batches(
+        self, batches: Iterable[list[str]], *, special: bool = False, workers: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each batch of texts, in order: their ids, uint32 [N], end to end, and how many each has, int64 [texts].
+
+        Lazily: of the batches, few are under way at a time; a megabyte of text is a good size. Raises as `encode`
+        and `map_ordered` do.
+        """
+        return map_ordered(_encode_compactly, (self, special), batches, workers)
 
     def encode_iterable(self, texts: Iterable[str], *, special: bool = True) -> Iterator[int]:
         """The ids of the *joined* texts (an open file, chunks of a long text), lazily, in constant memory."""
@@ -107,6 +135,29 @@ class Tokenizer(ABC):
         content = json.dumps([self._to_json(), self.specials.roles], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    # ------------------------------------------------------------------ more tokens
+    def add_tokens(self, names: Sequence[str]) -> Self:
+        """A tokenizer of the same kind with further special tokens; they get the next ids, and all others stay.
+
+        A role (pad, eos, ...) that no token has yet goes to a new one with a well-known name, such as "<|pad|>".
+
+        Raises:
+            UserError: a name is listed twice, is empty or is in the vocabulary already.
+        """
+        specials = self.specials.extended(names)
+        there = set(map(self.token_bytes, range(self.vocab_size)))
+        for name in names:
+            if name.encode() in there:
+                raise UserError(f"{name!r} is in the vocabulary already, as an ordinary token")
+        extended = self._with_specials(specials)
+        if self.specials.bos is not None:
+            extended.begins_with_bos = self.begins_with_bos
+        return extended
+
+    def _with_specials(self, specials: SpecialTokens) -> Self:
+        """The same with these special tokens, of which those that are new come at the end of the vocabulary."""
+        raise UserError(f"{type(self).__name__} takes no further tokens")
+
     # ------------------------------------------------------------------ files
     @abstractmethod
     def _to_json(self) -> dict[str, Any]:
@@ -119,15 +170,31 @@ class Tokenizer(ABC):
         """
         directory = Path(directory)
         content = self._to_json()
-        if self.specials.bos is not None:  # other programs, too, begin a text where our documents begin
+        if self.specials.bos is not None and self.begins_with_bos:  # then other programs begin texts so, too
             content["post_processor"] = begin_json(self.specials.bos, self.special_ids[self.specials.bos])
         write_json(directory / "tokenizer.json", content)
         write_json(directory / "tokenizer_config.json", config_json(self.specials, model_max_length))
+
+    def _beginning_as(self, content: dict[str, Any]) -> Self:
+        """This tokenizer, which was read from `content`: it begins texts with BOS if the file says so."""
+        self.begins_with_bos = begins_with(content.get("post_processor"), self.specials.bos)
+        return self
 
     @classmethod
     @abstractmethod
     def load(cls, directory: str | Path) -> Self:
         """Read what `save` wrote. ValueError, naming the file, if it is missing, damaged or not that."""
+
+
+def _encode_compactly(how: tuple[Tokenizer, bool], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What `encode_batches` yields for one batch: two arrays, which are small and quick to send to a process."""
+    tokenizer, special = how
+    ids, lengths = array("I"), array("q")
+    for text in texts:
+        encoded = tokenizer.encode(text, special=special)
+        ids.extend(encoded)
+        lengths.append(len(encoded))
+    return np.frombuffer(ids, np.uint32), np.frombuffer(lengths, np.int64)
 
 
 def check_id(token_id: int, vocab_size: int) -> UserError:

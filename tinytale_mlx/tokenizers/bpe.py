@@ -7,15 +7,22 @@ bytes, so that no text is unknown and every byte string survives encoding and de
 
 import heapq
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
 from ..errors import UserError
-from .base import Tokenizer, check_contiguous, check_id
 from .bpe_training import MergeLimits, Progress, Texts, count_words, learn_merges
-from .byte_level import byte_level_json, from_written, merge_from_json, pre_tokenizer_json, to_written
+from .byte_level import (
+    ByteLevelTokenizer,
+    byte_level_json,
+    from_written,
+    merge_from_json,
+    pre_tokenizer_json,
+    to_written,
+    vocab_from_json,
+)
 from .files import (
     Json,
     fill_frame,
@@ -30,12 +37,13 @@ from .files import (
     special_ids_from,
 )
 from .special import SpecialTokens
-from .splitting import NormalForm, PatternName, TextRules, encode_utf8, regroup
+from .splitting import NormalForm, PatternName, TextRules, encode_utf8
 
 _NEVER = 1 << 60  # the rank of a pair that does not merge
+_SHORT = 200  # bytes: up to here looking through all pairs again and again is quicker than a heap
 
 
-class ByteBPE(Tokenizer):
+class ByteBPE(ByteLevelTokenizer):
     """A byte-level BPE tokenizer.
 
     `vocab` maps each id to the bytes it writes (a special token: to its name), `merges` lists the merged
@@ -43,54 +51,39 @@ class ByteBPE(Tokenizer):
     tiktoken and `tokenizers` do.
     """
 
-    vocab: dict[int, bytes]
     merges: list[tuple[bytes, bytes]]
 
     def __init__(
         self,
-        vocab: dict[int, bytes],
+        vocab: Mapping[int, bytes],
         merges: Iterable[tuple[bytes, bytes]],
         special_tokens: SpecialTokens | Sequence[str] = (),
         rules: TextRules | None = None,
+        *,
+        cache_size: int = 1 << 15,
     ) -> None:
         """Ids of `vocab` are 0 to n - 1. Special tokens that it lacks are added at its end.
 
-        Raises ValueError if a byte has no token, a merge uses or makes a token that is not there, or two
-        tokens are equal.
-        """
-        specials = SpecialTokens.of(special_tokens)
-        ids = {name: token for token, name in vocab.items()}
-        if len(ids) < len(vocab):
-            twice = next(name for token, name in vocab.items() if ids[name] != token)
-            raise UserError(f"two tokens of the vocabulary are the same: {twice!r}")
-        for name in specials.names:
-            ids.setdefault(name.encode(), len(ids))
-        check_contiguous(list(ids.values()))
-        self.vocab = {token: name for name, token in sorted(ids.items(), key=lambda item: item[1])}
-        self.merges = list(merges)
-        self.rules = rules or TextRules()
-        super().__init__(specials, {name: ids.pop(name.encode()) for name in specials.names})
-        self._written = {i: b"" if i in self._special_names else name for i, name in self.vocab.items()}
-        self._set_tables(ids)
+        cache_size: words, see `ByteLevelTokenizer.cache_size`.
 
-    def _set_tables(self, ids: dict[bytes, int]) -> None:
-        """What encoding looks things up in; `ids` are the tokens that are not special."""
-        missing = [byte for byte in range(256) if bytes([byte]) not in ids]
-        if missing:
-            raise UserError(f"the vocabulary has no token for {len(missing)} bytes, such as {missing[0]:#04x}")
-        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        Raises:
+            UserError: a byte has no token, a merge uses or makes a token that is not there, two tokens are equal.
+        """
+        super().__init__(vocab, special_tokens, rules, cache_size)
+        self.merges = list(merges)
+        self._byte_ids = [self._ids[bytes([byte])] for byte in range(256)]
         self._ranks: dict[tuple[int, int], int] = {}
         self._products: list[int] = []  # rank -> the token that the merge makes
         for rank, (first, second) in enumerate(self.merges):
             try:
-                self._products.append(ids[first + second])
-                self._ranks.setdefault((ids[first], ids[second]), rank)
+                self._products.append(self._ids[first + second])
+                self._ranks.setdefault((self._ids[first], self._ids[second]), rank)
             except KeyError as error:
                 raise UserError(
                     f"merge {rank} ({first!r} + {second!r}) needs the token {error.args[0]!r}, "
                     "which is not an ordinary token of the vocabulary"
                 ) from None
-        self._words = _WordCache(self._encode_word)
+        self._block = max(64, *map(len, self._ids))  # bytes; no shorter than a token, so that few reach across
 
     # ------------------------------------------------------------------ training
     @classmethod
@@ -105,13 +98,15 @@ class ByteBPE(Tokenizer):
         pattern: PatternName = "gpt2",
         normalize: NormalForm | None = None,
         lowercase: bool = False,
+        workers: int = 1,
         progress: Progress | None = None,
     ) -> Self:
         """Learn a vocabulary of `vocab_size` tokens: special tokens first, then the 256 bytes, then merges.
 
         A pair must occur `min_frequency` times to become a token (by default 2: what occurs once is learned
         by heart), and no token is longer than `max_token_length` bytes. Where the text runs out of such
-        pairs, the tokenizer has fewer tokens than asked for, and a warning says how many.
+        pairs, the tokenizer has fewer tokens than asked for, and a warning says how many. Several `workers`
+        count the words of a large text sooner; what is learned does not depend on them.
         """
         specials = SpecialTokens.of(special_tokens)
         rules = TextRules(pattern, normalize, lowercase)
@@ -122,7 +117,7 @@ class ByteBPE(Tokenizer):
                 f"and the 256 bytes; it needs at least {first_merge}"
             )
         limits = MergeLimits(vocab_size - first_merge, min_frequency, max_token_length)
-        counts = count_words(texts_or_paths, rules, specials.names, progress)
+        counts = count_words(texts_or_paths, rules, specials.names, progress, workers)
         merges = learn_merges(counts, limits, progress)
         names = [*(name.encode() for name in specials.names), *(bytes([byte]) for byte in range(256))]
         names += [first + second for first, second in merges]
@@ -133,17 +128,37 @@ class ByteBPE(Tokenizer):
         return tokenizer
 
     # ------------------------------------------------------------------ text to ids
-    def _encode_plain(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for piece in regroup((text,)):
-            ids += chain.from_iterable(map(self._words.__getitem__, self.rules.words(piece)))
-        return ids
-
     def _encode_word(self, word: str) -> tuple[int, ...]:
-        ids = [self._byte_ids[byte] for byte in encode_utf8(word)]
-        if len(ids) > 200:
-            return tuple(self._merge_long(ids))
-        # All in place: `min` and `index` run at C speed, and a word has few bytes.
+        """Block by block: then a word of any length takes linear time, and little memory beside its ids."""
+        spelled = encode_utf8(word)
+        ids = self._merge(spelled[: self._block])
+        for start in range(self._block, len(spelled), self._block):
+            self._join(ids, self._merge(spelled[start : start + self._block]))
+        return tuple(ids)
+
+    def _join(self, left: list[int], right: list[int]) -> None:
+        """Append `right` to `left`, both encoded, so that the whole is as if it had been encoded at once.
+
+        Tokens are what BPE makes of their bytes exactly if each two neighbours are what it makes of theirs: up to
+        the first merge across a border, either side changes just as it would beside that one neighbour. So only a
+        seam in the middle is encoded anew, wider and wider, until it stays as it is beside both of its neighbours.
+        """
+        width = 0
+        while True:
+            cut = max(len(left) - width, 0)
+            seam = self._merge(self.decode_bytes(left[cut:] + right[:width]))
+            line = [*left[cut - 1 : cut], *seam, *right[width : width + 1]]
+            if all(self._merge(self.decode_bytes(pair)) == pair for pair in (line[:2], line[-2:])):
+                break
+            width = 2 * width or 1
+        left[cut:] = seam
+        left += right[width:]
+
+    def _merge(self, spelled: bytes) -> list[int]:
+        ids = [self._byte_ids[byte] for byte in spelled]
+        if len(ids) > _SHORT:
+            return self._merge_long(ids)
+        # All in place: `min` and `index` run at C speed, and there are few bytes.
         rank_of, ranks = self._ranks.get, [self._ranks.get(pair, _NEVER) for pair in pairwise(ids)]
         while ranks and (best := min(ranks)) != _NEVER:
             i = ranks.index(best)
@@ -153,7 +168,7 @@ class ByteBPE(Tokenizer):
                 ranks[i - 1] = rank_of((ids[i - 1], ids[i]), _NEVER)
             if i < len(ranks):
                 ranks[i] = rank_of((ids[i], ids[i + 1]), _NEVER)
-        return tuple(ids)
+        return ids
 
     def _merge_long(self, ids: list[int]) -> list[int]:
         """The same in n log n time: a heap of (rank, place) over the tokens as a linked list."""
@@ -180,17 +195,6 @@ class ByteBPE(Tokenizer):
             push(left[i])
         return [token for token in ids if token >= 0]
 
-    # ------------------------------------------------------------------ ids to text
-    @property
-    def vocab_size(self) -> int:
-        return len(self.vocab)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        try:
-            return self._written[token_id]
-        except KeyError:
-            raise check_id(token_id, self.vocab_size) from None
-
     # ------------------------------------------------------------------ files
     @classmethod
     def from_gpt2(
@@ -206,28 +210,32 @@ class ByteBPE(Tokenizer):
             del lines[0]
         with reading(Path(merges_txt), f"byte-level BPE of {vocab_json}"):
             vocab = {token: from_written(name, specials.names) for name, token in names.items()}
-            return cls(vocab, [merge_from_json(line) for line in lines if line.strip("\r")], specials)
+            merges = [merge_from_json(line) for line in lines if line.strip("\r")]
+            made = {first + second for first, second in merges}
+            for name in vocab.values():
+                if len(name) > 1 and name not in made and not (name.startswith(b"<") and name.endswith(b">")):
+                    raise UserError(f"no merge makes the token {name!r}, so the file is cut short")
+            return cls(vocab, merges, specials)
 
     def _to_json(self) -> Json:
-        written = {self._special_names.get(i) or to_written(name): i for i, name in self.vocab.items()}
-        if len(written) < len(self.vocab):
-            raise UserError("a special token is written like an ordinary one; give it another name")
         merges = [[to_written(first), to_written(second)] for first, second in self.merges]
-        return fill_frame(_frame(self.rules), self.special_ids, {"vocab": written, "merges": merges})
+        return fill_frame(_frame(self.rules), self.special_ids, {"vocab": self._vocab_json(), "merges": merges})
+
+    def _with_specials(self, specials: SpecialTokens) -> Self:
+        return type(self)(self.vocab, self.merges, specials, self.rules, cache_size=self.cache_size)
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
         path = Path(directory) / "tokenizer.json"
         content = read_json(path)
         with reading(path, "byte-level BPE tokenizer"):
-            special_ids, model = special_ids_from(content), content["model"]
-            vocab = {token: from_written(name, special_ids) for name, token in model["vocab"].items()}
-            vocab |= {token: name.encode() for name, token in special_ids.items()}
-            merges = [merge_from_json(merge) for merge in model["merges"]]
+            vocab, special_ids = vocab_from_json(content), special_ids_from(content)
+            merges = [merge_from_json(merge) for merge in content["model"]["merges"]]
             rules = find_rules(frame_of(content, _TABLES), _frame)
             if rules is None:
                 raise UserError("it cuts text in a way of its own")
-            return cls(vocab, merges, read_specials(path.parent, tuple(special_ids)), rules)
+            specials = read_specials(path.parent, tuple(special_ids))
+            return cls(vocab, merges, specials, rules)._beginning_as(content)
 
     @staticmethod
     def can_read(content: Json) -> bool:
@@ -250,19 +258,3 @@ def _frame(rules: TextRules) -> Json:
         "ignore_merges": False,
     }
     return frame_json(normalizer_json(rules), pre_tokenizer_json(rules), byte_level_json(use_regex=True), model)
-
-
-class _WordCache(dict[str, tuple[int, ...]]):
-    """Word to ids, worked out once. Emptied when full, since some text never repeats; it stays under 6 MB."""
-
-    def __init__(self, encode_word: Callable[[str], tuple[int, ...]], limit: int = 1 << 15) -> None:
-        super().__init__()
-        self._encode_word, self._limit = encode_word, limit
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = self._encode_word(word)
-        if len(word) <= 40:
-            if len(self) >= self._limit:
-                self.clear()
-            self[word] = ids
-        return ids

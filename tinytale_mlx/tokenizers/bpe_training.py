@@ -6,21 +6,27 @@ pair stands; and the commonest pair comes from a heap that is put right lazily.
 """
 
 import heapq
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 
 from ..errors import UserError
-from .splitting import TextRules, encode_utf8, regroup
+from ..workers import map_ordered
+from .splitting import TextRules, encode_utf8, grouped, regroup
 from .trie import SpecialSplitter
 
 Pair = tuple[int, int]
 Texts = str | Path | Iterable[str | Path]
 """A `str` is a text, a `Path` a UTF-8 text file that is streamed; or any number of them."""
 Progress = Callable[[str, int, int], None]
-"""Called with a stage ("reading" or "merging"), how much is done, and how much there is (0 if not known)."""
+"""Called with a stage ("reading" or "merging"), how much is done (characters; merges), and how much there is (0 if
+not known)."""
 
+BATCH = 1 << 21
+"""Characters that are counted at a time."""
 _BORDER, _GONE = -1, -2
 _COMPLEMENT = {byte: 255 - byte for byte in range(256)}
 
@@ -57,24 +63,45 @@ def _read_file(path: Path) -> Iterator[str]:
         raise UserError(f"{path} is not UTF-8 text") from None
 
 
+def plain_pieces(texts: Iterable[str], splitter: SpecialSplitter) -> Iterator[str]:
+    """The texts without the special tokens in them, in pieces."""
+    for text in texts:
+        for piece, is_special in splitter.split(text):
+            if not is_special:
+                yield piece
+
+
 def count_words(
-    source: Texts, rules: TextRules, special_tokens: Iterable[str] = (), progress: Progress | None = None
+    source: Texts,
+    rules: TextRules,
+    special_tokens: Iterable[str] = (),
+    progress: Progress | None = None,
+    workers: int = 1,
 ) -> Counter[str]:
-    """How often each word occurs. Special tokens in the text are left out, and no word reaches across one."""
+    """How often each word occurs. Special tokens in the text are left out, and no word reaches across one.
+
+    The text is shared out among `workers` processes at word borders, so the counts do not depend on them.
+    """
     specials = tuple(special_tokens)
-    splitter = SpecialSplitter(specials)
+    pieces = chain.from_iterable(regroup(document, specials) for document in read_documents(source))
     counts: Counter[str] = Counter()
-    done = reported = 0
-    for document in read_documents(source):
-        for text in regroup(document, specials):
-            for piece, is_special in splitter.split(text):
-                if not is_special:
-                    counts.update(rules.words(piece))
-            done += len(text)
-            if progress and done - reported >= 1 << 20:
-                progress("reading", done, 0)
-                reported = done
+    done = 0
+    state = rules, SpecialSplitter(specials)
+    for found, size in map_ordered(_count, state, grouped(pieces, BATCH), workers):
+        counts.update(found)
+        done += size
+        if progress:
+            progress("reading", done, 0)
     return counts
+
+
+def _count(how: tuple[TextRules, SpecialSplitter], texts: list[str]) -> tuple[Counter[str], int]:
+    """The words of some text, and its size in characters."""
+    rules, splitter = how
+    counts: Counter[str] = Counter()
+    for piece in plain_pieces(texts, splitter):
+        counts.update(rules.words(piece))
+    return counts, sum(map(len, texts))
 
 
 class _Corpus:
@@ -82,7 +109,7 @@ class _Corpus:
 
     `token[i]` is the token that starts at place i, `left[i]` and `right[i]` the places of its neighbours,
     `weight[i]` how often the word occurs. A token that is swallowed by a merge leaves its place behind,
-    marked `_GONE`.
+    marked `_GONE`. Arrays take a fifth of the memory of lists of as many different numbers, and less time.
     """
 
     def __init__(self, counts: Counter[str]) -> None:
@@ -94,11 +121,11 @@ class _Corpus:
             self.token.append(_BORDER)
             self.weight += [count] * (len(spelled) + 1)
         places = len(self.token)
-        self.left = list(range(-1, places - 1))
-        self.right = list(range(1, places + 1))
+        self.left = array("q", range(-1, places - 1))
+        self.right = array("q", range(1, places + 1))
         self.total: defaultdict[Pair, int] = defaultdict(int)
-        self.places: defaultdict[Pair, list[int]] = defaultdict(list)
-        for place, pair in enumerate(zip(self.token, self.token[1:], strict=False)):
+        self.places: defaultdict[Pair, array[int]] = defaultdict(lambda: array("q"))
+        for place, pair in enumerate(pairwise(self.token)):
             if pair[0] >= 0 and pair[1] >= 0:
                 self.total[pair] += self.weight[place]
                 self.places[pair].append(place)

@@ -60,10 +60,19 @@ def config_json(specials: SpecialTokens, model_max_length: int | None) -> Json:
     return config
 
 
+def read_config(directory: Path) -> Json:
+    """tokenizer_config.json, or nothing where there is none."""
+    path = directory / "tokenizer_config.json"
+    return read_json(path) if path.exists() else {}
+
+
 def read_specials(directory: Path, names: tuple[str, ...]) -> SpecialTokens:
     """The roles of the special tokens `names`, from tokenizer_config.json if there is one."""
-    path = directory / "tokenizer_config.json"
-    config = read_json(path) if path.exists() else {}
+    return specials_from(read_config(directory), names)
+
+
+def specials_from(config: Json, names: tuple[str, ...]) -> SpecialTokens:
+    """The special tokens `names` with the roles that tokenizer_config.json gives them."""
     roles = {role: _content(config.get(f"{role}_token")) for role in ("pad", "unk", "bos", "eos")}
     return SpecialTokens(names, **{role: name if name in names else None for role, name in roles.items()})
 
@@ -102,6 +111,16 @@ def begin_json(name: str, token_id: int) -> Json:
         "pair": [begin, text, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {name: {"id": name, "ids": [token_id], "tokens": [name]}},
     }
+
+
+def begins_with(processor: Any, name: str | None) -> bool:
+    """Whether a post-processor puts this special token before a text."""
+    if name is None or not isinstance(processor, dict):
+        return False
+    if processor.get("type") == "Sequence":
+        return any(begins_with(step, name) for step in processor["processors"])
+    first = {"SpecialToken": {"id": name, "type_id": 0}}
+    return processor.get("type") == "TemplateProcessing" and processor["single"][:1] == [first]
 
 
 def fill_frame(frame: Json, special_ids: Mapping[str, int], tables: Json) -> Json:

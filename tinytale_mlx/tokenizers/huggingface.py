@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 from typing import Any, Self
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from ..errors import UserError
 from .base import Tokenizer, check_id
 from .byte_level import from_written
-from .files import read_json, read_specials, reading, write_json
+from .files import Json, read_config, read_json, read_text, reading, specials_from, write_json
+from .special import SpecialTokens
 
 _HEX_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -23,16 +25,14 @@ class HuggingFaceTokenizer(Tokenizer):
     word in that tokenizer.
     """
 
-    def __init__(self, backend: RustTokenizer, directory: Path) -> None:
-        """`directory` is where tokenizer_config.json and chat_template.jinja are looked for."""
-        self._backend = backend
-        self._config = _optional_json(directory / "tokenizer_config.json")
-        template = directory / "chat_template.jinja"
-        self._template = template.read_text(encoding="utf-8") if template.exists() else None
+    def __init__(self, backend: RustTokenizer, config: Json, template: str | None = None) -> None:
+        """`config` and `template` are the contents of tokenizer_config.json and chat_template.jinja."""
+        self._backend, self._config, self._template = backend, config, template
         added = backend.get_added_tokens_decoder()
         self._added = {number: token.content for number, token in added.items()}
         special_ids = {token.content: number for number, token in sorted(added.items()) if token.special}
-        super().__init__(read_specials(directory, tuple(special_ids)), special_ids)
+        super().__init__(specials_from(config, tuple(special_ids)), special_ids)
+        self.begins_with_bos = self.bos_id is not None and backend.encode("").ids[:1] == [self.bos_id]
         self._size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self._byte_level = '"ByteLevel"' in json.dumps(self._to_json()["decoder"])
 
@@ -72,7 +72,16 @@ class HuggingFaceTokenizer(Tokenizer):
             return bytes.fromhex(match[1])
         return name.replace("▁", " ").encode()
 
-    def _to_json(self) -> dict[str, Any]:
+    def _with_specials(self, specials: SpecialTokens) -> Self:
+        backend = RustTokenizer.from_str(self._backend.to_str())
+        new = specials.names[len(self.specials.names) :]
+        backend.add_special_tokens([AddedToken(name, normalized=False) for name in new])
+        if [backend.token_to_id(name) for name in new] != list(range(self._size, self._size + len(new))):
+            raise UserError(f"this tokenizer has no room for {', '.join(new)} at the end of its vocabulary")
+        roles = {f"{role}_token": name for role, name in specials.roles.items() if name in new}
+        return type(self)(backend, self._config | roles, self._template)
+
+    def _to_json(self) -> Json:
         return json.loads(self._backend.to_str())
 
     def save(self, directory: str | Path, *, model_max_length: int | None = None) -> None:
@@ -94,8 +103,5 @@ class HuggingFaceTokenizer(Tokenizer):
                 raise UserError(str(error)) from None
             backend.no_truncation()
             backend.no_padding()
-            return cls(backend, path.parent)
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+            template = path.with_name("chat_template.jinja")
+            return cls(backend, read_config(path.parent), read_text(template) if template.exists() else None)

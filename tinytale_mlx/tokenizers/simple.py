@@ -7,12 +7,13 @@ byte-level BPE these lose text they have not seen in training.
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
 from ..errors import UserError
 from .base import Tokenizer, check_contiguous, check_id
-from .bpe_training import Progress, Texts, count_words, read_documents
+from .bpe_training import BATCH, Progress, Texts, count_words, plain_pieces, read_documents
 from .files import (
     Json,
     fill_frame,
@@ -27,7 +28,7 @@ from .files import (
     split_json,
 )
 from .special import SpecialTokens
-from .splitting import STANDARD_PATTERNS, TextRules, encode_utf8, regroup
+from .splitting import STANDARD_PATTERNS, TextRules, encode_utf8, grouped, regroup
 from .trie import SpecialSplitter
 
 
@@ -76,6 +77,11 @@ class TableTokenizer(Tokenizer):
         except KeyError:
             raise check_id(token_id, self.vocab_size) from None
 
+    def _vocab_with(self, specials: SpecialTokens) -> dict[int, str]:
+        """The vocabulary, and at its end the special tokens that it lacks."""
+        new = [name for name in specials.names if name not in self.special_ids]
+        return self.vocab | dict(enumerate(new, len(self.vocab)))
+
     @abstractmethod
     def _frame(self) -> Json:
         """tokenizer.json without its tables."""
@@ -108,19 +114,29 @@ class CharTokenizer(TableTokenizer):
     """One token per character (Unicode code point)."""
 
     @classmethod
-    def train(cls, texts_or_paths: Texts, *, special_tokens: SpecialTokens | Sequence[str] | None = None) -> Self:
+    def train(
+        cls,
+        texts_or_paths: Texts,
+        *,
+        special_tokens: SpecialTokens | Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
         """Special tokens first (none with `special_tokens=[]`), then every character by code point."""
         specials = SpecialTokens.of(special_tokens)
-        splitter, seen = SpecialSplitter(specials.names), set[str]()
-        for document in read_documents(texts_or_paths):
-            for text in regroup(document, specials.names):
-                for piece, is_special in splitter.split(text):
-                    if not is_special:
-                        seen.update(piece)
+        splitter, seen, done = SpecialSplitter(specials.names), set[str](), 0
+        pieces = chain.from_iterable(regroup(document, specials.names) for document in read_documents(texts_or_paths))
+        for texts in grouped(pieces, BATCH):
+            seen.update(*plain_pieces(texts, splitter))
+            done += sum(map(len, texts))
+            if progress:
+                progress("reading", done, 0)
         return cls(_ordered(specials, sorted(seen)), specials)
 
     def _encode_plain(self, text: str) -> list[int]:
         return list(map(self._table.__getitem__, text))
+
+    def _with_specials(self, specials: SpecialTokens) -> Self:
+        return type(self)(self._vocab_with(specials), specials)
 
     def _frame(self) -> Json:
         return _CHAR_FRAME
@@ -132,7 +148,7 @@ class CharTokenizer(TableTokenizer):
             specials = read_specials(path.parent, tuple(special_ids_from(content)))
             if not cls.can_read(content):
                 raise UserError("it does not cut text into characters")
-            return cls(_vocab(content), specials)
+            return cls(_vocab(content), specials)._beginning_as(content)
 
     @staticmethod
     def can_read(content: Json) -> bool:
@@ -161,20 +177,27 @@ class WordTokenizer(TableTokenizer):
         lowercase: bool = True,
         special_tokens: SpecialTokens | Sequence[str] | None = None,
         min_frequency: int = 1,
+        workers: int = 1,
         progress: Progress | None = None,
     ) -> Self:
-        """Special tokens, then the commonest words (of equals the first by alphabet): `vocab_size` in all."""
+        """Special tokens, then the commonest words (of equals the first by alphabet): `vocab_size` in all.
+
+        Several `workers` count the words of a large text sooner; the result does not depend on them.
+        """
         specials, rules = SpecialTokens.of(special_tokens), TextRules(lowercase=lowercase)
         room = vocab_size - len(specials.names)
         if room < 1:
             raise UserError(f"a vocabulary of {vocab_size} has no room beside {len(specials.names)} special tokens")
-        counts: Counter[str] = count_words(texts_or_paths, rules, specials.names, progress)
+        counts: Counter[str] = count_words(texts_or_paths, rules, specials.names, progress, workers)
         frequent = (word for word in counts if counts[word] >= min_frequency)
         words = sorted(frequent, key=lambda word: (-counts[word], word))
         return cls(_ordered(specials, words[:room]), specials, rules)
 
     def _encode_plain(self, text: str) -> list[int]:
         return [self._table[word] for piece in regroup((text,)) for word in self.rules.words(piece)]
+
+    def _with_specials(self, specials: SpecialTokens) -> Self:
+        return type(self)(self._vocab_with(specials), specials, self.rules)
 
     def _frame(self) -> Json:
         return _word_frame(self.rules)
@@ -187,7 +210,7 @@ class WordTokenizer(TableTokenizer):
             rules = find_rules(frame_of(content, _TABLES), _word_frame)
             if rules is None:
                 raise UserError("it cuts text in a way of its own")
-            return cls(_vocab(content), specials, rules)
+            return cls(_vocab(content), specials, rules)._beginning_as(content)
 
     @staticmethod
     def can_read(content: Json) -> bool:

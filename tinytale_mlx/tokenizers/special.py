@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import UserError
+from .splitting import encode_utf8
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 
@@ -36,6 +37,7 @@ class SpecialTokens:
             raise UserError(f"special token {min(repeated)!r} is listed twice; each needs a name of its own")
         if "" in self.names:
             raise UserError("a special token cannot be the empty string")
+        encode_utf8("".join(self.names))
         for role, name in self.roles.items():
             if name not in self.names:
                 raise UserError(f"the {role} token {name!r} is not among {list(self.names)}")
@@ -63,6 +65,13 @@ class SpecialTokens:
             return cls.standard()
         if isinstance(tokens, SpecialTokens):
             return tokens
-        names = tuple(tokens)
-        found = {role: next((n for n in known if n in names), None) for role, known in _KNOWN_NAMES.items()}
-        return cls(names, **found)
+        return cls().extended(tokens)
+
+    def extended(self, names: Iterable[str]) -> "SpecialTokens":
+        """These and further ones. A role that is still free goes to a new token with a well-known name."""
+        new = tuple(names)
+        for name in new:
+            if name in self.names:
+                raise UserError(f"{name!r} is a special token already")
+        found = {role: name for role, known in _KNOWN_NAMES.items() for name in reversed(known) if name in new}
+        return SpecialTokens((*self.names, *new), **{**found, **self.roles})

@@ -1,32 +1,38 @@
-"""A prefix tree over strings, used to find special tokens in text.
+"""A prefix tree over strings or byte strings: it finds special tokens in text, and the longest token in a word.
 
-Why not use it for everything? Walking a trie and always taking the longest vocabulary entry (greedy longest
-match, as in WordPiece, Devlin et al. 2019) is *not* byte-pair encoding: BPE applies its merges in the order
-they were learned. With the merges "b c" and then "a b", BPE splits "abc" into "a" + "bc"; the longest match
-takes "ab" + "c". Both spell the same text, but a model trained on the one has never seen the other. A special
-token has no inner structure, so for those the longest match is exact: tokens that contain each other resolve
-to the longest, which is also what Hugging Face's `tokenizers` does.
+Why not encode everything with it? Walking a trie and always taking the longest vocabulary entry (greedy longest
+match, as in WordPiece, Devlin et al. 2019) is *not* byte-pair encoding, see `longest.py`. A special token has no
+inner structure, so for those the longest match is exact: tokens that contain each other resolve to the longest,
+which is also what Hugging Face's `tokenizers` does.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+Word = TypeVar("Word", str, bytes)
+_END = None  # the key that marks a node where a word ends
 
 
-class Trie:
+class Trie(Generic[Word]):
     """A set of words that answers: which is the longest word that starts here?
 
-    Each node is a dict from a character to the next node; the key "" marks a node where a word ends.
+    Each node is a dict from a character (or byte) to the next node.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
-        self.root: dict[str, dict] = {}
-        for word in words:
+    def __init__(self, words: Iterable[Word]) -> None:
+        self.words = tuple(words)
+        self.root: dict[Any, dict] = {}
+        for word in self.words:
             node = self.root
             for character in word:
                 node = node.setdefault(character, {})
-            node[""] = {}
+            node[_END] = {}
 
-    def longest(self, text: str, start: int = 0) -> str | None:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.words,)  # to another process go the words: a tree nests as deep as a word is long
+
+    def longest(self, text: Word, start: int = 0) -> Word | None:
         """The longest word that `text` holds at `start`, or None."""
         node, end = self.root, None
         for position in range(start, len(text)):
@@ -34,7 +40,7 @@ class Trie:
             if following is None:
                 break
             node = following
-            if "" in node:
+            if _END in node:
                 end = position + 1
         return None if end is None else text[start:end]
 
@@ -43,11 +49,10 @@ class SpecialSplitter:
     """Cuts text into special tokens and plain text: leftmost first, the longest where several start."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        tokens = tuple(tokens)
         self.trie = Trie(tokens)
         # The trie is only asked where a token can start; `re` finds those places at C speed.
-        firsts = "".join(sorted({re.escape(token[0]) for token in tokens}))
-        self._candidate = re.compile(f"[{firsts}]") if tokens else None
+        firsts = "".join(sorted({re.escape(token[0]) for token in self.trie.words}))
+        self._candidate = re.compile(f"[{firsts}]") if firsts else None
 
     def split(self, text: str) -> Iterator[tuple[str, bool]]:
         """Yield (piece, is_special) in order; the pieces joined give `text`, and none is empty."""

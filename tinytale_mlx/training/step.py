@@ -17,6 +17,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from .. import blas
+from ..data.batches import Batch
 from ..models.transformer import Transformer
 from .losses import next_token_loss
 from .optimizers import clip_by_global_norm
@@ -48,14 +49,15 @@ class Step:
         self._update = mx.compile(self._apply, inputs=state, outputs=state)
 
     def __call__(
-        self, micro_batches: Iterable[tuple[np.ndarray, np.ndarray]], learning_rate: float, key: mx.array
+        self, micro_batches: Iterable[Batch | tuple[np.ndarray, np.ndarray]], learning_rate: float, key: mx.array
     ) -> StepResult:
-        """One update from batches of tokens [B, T+1] and weights [B, T]; `key` is what dropout draws from."""
+        """One update from batches, or pairs of tokens and weights; `key` is what dropout draws from."""
         total: Gradients | None = None
         with blas.single_threaded() if len(self.lanes) > 1 else nullcontext():
-            for tokens, weights in micro_batches:
+            for tokens, weights, *rest in micro_batches:
                 key, own = mx.random.split(key)
-                part = self._gradients(mx.array(tokens), mx.array(weights), own)
+                segments = mx.array(rest[0]) if rest and rest[0] is not None else None
+                part = self._gradients(mx.array(tokens), mx.array(weights), own, segments)
                 total = part if total is None else tree_map(mx.add, total, part)
                 mx.eval(total)
             if total is None:
@@ -65,29 +67,36 @@ class Step:
             mx.eval(self.model.parameters(), self.optimizer.state, norm)
         return StepResult(float(nats), float(count), float(norm))
 
-    def _batch_gradients(self, tokens: mx.array, weights: mx.array, key: mx.array) -> Gradients:
+    def _batch_gradients(
+        self, tokens: mx.array, weights: mx.array, key: mx.array, segments: mx.array | None
+    ) -> Gradients:
         """The rows are shared out among the lanes; each lane is a stream, so they run side by side."""
         lanes = self.lanes[: tokens.shape[0]]
         borders = [len(tokens) * i // len(lanes) for i in range(1, len(lanes))]
         parameters = self.model.trainable_parameters()
         total: Gradients | None = None
-        for lane, rows, row_weights, own in zip(
+        for lane, rows, row_weights, own, row_segments in zip(
             lanes,
             mx.split(tokens, borders),
             mx.split(weights, borders),
             mx.random.split(key, len(lanes)),
+            [None] * len(lanes) if segments is None else mx.split(segments, borders),
             strict=True,
         ):
             with mx.stream(lane):
-                part = self._rows_gradients(rows, row_weights, own)
+                part = self._rows_gradients(rows, row_weights, own, row_segments)
             total = part if total is None else tree_map(mx.add, total, part)
         assert total is not None
         self.model.update(parameters)  # value_and_grad leaves its tracers in the model
         return total
 
-    def _rows_gradients(self, tokens: mx.array, weights: mx.array, key: mx.array) -> Gradients:
+    def _rows_gradients(
+        self, tokens: mx.array, weights: mx.array, key: mx.array, segments: mx.array | None
+    ) -> Gradients:
+        inside = None if segments is None else segments[:, :-1]
+
         def loss(tokens: mx.array, weights: mx.array) -> mx.array:
-            return next_token_loss(self.model(tokens[:, :-1], key=key), tokens, weights)
+            return next_token_loss(self.model(tokens[:, :-1], key=key, segments=inside), tokens, weights)
 
         nats, gradients = nn.value_and_grad(self.model, loss)(tokens, weights)
         return nats, weights.sum(), gradients

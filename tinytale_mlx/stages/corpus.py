@@ -1,0 +1,207 @@
+"""The text of a run: shards of each source, made once and kept for every run, and the batches from them.
+
+Shards lie in `<runs>/.cache/shards/<key>/`, where all runs over the same text with the same tokenizer find them; the
+folder can be deleted at any time. A run notes the keys of its own in `data/shards.json`, so that it goes on with
+what it was trained on even when the source has changed or gone.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import sources
+from ..data.batches import Batches, document_batches, make_rows, validation_batches
+from ..data.clean import Cleaner
+from ..data.encode import Encoder, encode_all, kept, with_sides
+from ..data.mixture import Mixture, Source
+from ..data.prepare import Report, open_or_prepare, read_report
+from ..data.rows import Batch
+from ..data.shards import Shards, open_shards
+from ..data.stream import StreamBatches
+from ..disk import replacing
+from ..errors import UserError
+from ..recipe import DataRecipe, Recipe
+from ..run import Run
+from ..tokenizers import Tokenizer
+from ..training import checkpoint
+from ..workers import cores
+
+LARGE = 20e6  # bytes of text from which on several processes prepare it sooner than one
+VALIDATION_TOKENS = 200_000  # held out where the tokens are not stored
+KEYS = "shards.json"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The tokens of a run, by source."""
+
+    recipe: Recipe
+    tokenizer: Tokenizer
+    seed: int
+    parts: list[sources.Part]
+    shards: list[Shards]
+    """Of each part; where the tokens are not stored, of the validation text alone."""
+
+    @property
+    def train_tokens(self) -> int | None:
+        """None where that is not known, because they are not stored."""
+        return sum(len(one.train.tokens) for one in self.shards) if self.recipe.data.store else None
+
+    @property
+    def validation_tokens(self) -> int:
+        return sum(len(one.validation.tokens) for one in self.shards)
+
+    def batches(self) -> Batches | StreamBatches:
+        """The training batches that the recipe asks for.
+
+        Raises:
+            UserError: too little text for one batch, or for as many epochs of a source as may be shown.
+        """
+        data, train, context = self.recipe.data, self.recipe.train, self.recipe.model.context
+        if not data.store:
+            return StreamBatches(self._epoch, context, train.batch_size, self.seed)
+        mixed = [
+            Source(part.name, make_rows(data, one.tokens, one.offsets, context, self.seed), part.weight, part.epochs)
+            for part, one in zip(self.parts, (shards.train for shards in self.shards), strict=True)
+        ]
+        batches = Batches(Mixture(mixed, self.seed, data.temperature), train.batch_size)
+        batches.check(train.steps, train.accumulate)
+        return batches
+
+    def _epoch(self) -> Iterator[np.ndarray]:
+        """The training documents of an unstored corpus, once."""
+        data = self.recipe.data
+        cleaner = Cleaner(data.clean)
+        fraction = 0.0 if data.validation_source is not None else data.validation
+        items, clean = with_sides(sources.documents(data, self.seed), fraction, cleaner)
+        for encoded in encode_all(Encoder(self.tokenizer, clean, fraction), items):
+            yield encoded.part(kept(encoded, cleaner) & ~encoded.held_out)[0]
+
+    def rows_by_source(self) -> dict[str, int]:
+        """The rows of each source in the whole of the training; empty where there is one source only."""
+        train = self.recipe.train
+        batches = self.batches() if len(self.parts) > 1 else None
+        return batches.shown(train.steps * train.accumulate) if isinstance(batches, Batches) else {}
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """The held-out text of all sources, every token but the first predicted once."""
+        data, batch_size, context = self.recipe.data, self.recipe.train.batch_size, self.recipe.model.context
+        for text in (one.validation for one in self.shards if one.validation.documents):
+            if data.rows == "windows" and not data.document_mask:
+                yield from validation_batches(text.tokens, context, batch_size)
+            else:
+                yield from document_batches(text.tokens, text.offsets, context, batch_size)
+
+    def left_out(self) -> list[dict[str, Any]]:
+        """Of each source what cleaning and skipping left out, see `data.prepare.read_report`."""
+        return [
+            {"source": part.name, **read_report(one.train.path.parent)}
+            for part, one in zip(self.parts, self.shards, strict=True)
+        ]
+
+
+def run_corpus(
+    this: Run, recipe: Recipe, tokenizer: Tokenizer, report: Report | None = None, workers: int | None = None
+) -> Corpus:
+    """The run's tokens. Once it has trained on them they are what it was trained on, whatever became of the source.
+
+    Raises:
+        UserError: whatever the sources, the split or the disk object to; or the tokens were deleted and the source
+            is not what it was.
+    """
+    parts = sources.parts(recipe.data)
+    cache = this.path.parent / ".cache" / "shards"
+    keys = _keys(this) if checkpoint.all_checkpoints(this.checkpoints) else None
+    shards = _known(cache, keys, tokenizer) if keys else None
+    if shards is None:
+        shards = [
+            _part_shards(recipe, number, part, tokenizer, cache, report, workers) for number, part in enumerate(parts)
+        ]
+        found = [one.validation.key for one in shards]
+        if keys not in (None, found):
+            raise UserError(
+                f"the data of the run {this.name} is not what it was: the tokens in {cache} are gone, and the source "
+                "has changed since; start a new run"
+            )
+        _note(this, found)
+    corpus = Corpus(recipe, tokenizer, recipe.seed, parts, shards)
+    if not corpus.validation_tokens:
+        raise UserError("no source leaves a document for validation; use more documents or a larger data.validation")
+    return corpus
+
+
+def prepare_corpus(
+    recipe: Recipe, tokenizer: Tokenizer, root: Path, report: Report | None = None, workers: int | None = None
+) -> Corpus:
+    """The tokens of a recipe without a run: what `tinytale data prepare` makes ahead, and `train` then finds.
+
+    Raises:
+        UserError: as `run_corpus`.
+    """
+    parts, cache = sources.parts(recipe.data), root / ".cache" / "shards"
+    shards = [
+        _part_shards(recipe, number, part, tokenizer, cache, report, workers) for number, part in enumerate(parts)
+    ]
+    return Corpus(recipe, tokenizer, recipe.seed, parts, shards)
+
+
+def _part_shards(
+    recipe: Recipe,
+    number: int,
+    part: sources.Part,
+    tokenizer: Tokenizer,
+    cache: Path,
+    report: Report | None,
+    workers: int | None,
+) -> Shards:
+    """The shards of one source. A validation text of its own is kept with the first."""
+    data = recipe.data
+    if not data.store:
+        _check_unstored(data)
+    return open_or_prepare(
+        part.data,
+        tokenizer,
+        cache,
+        recipe.seed,
+        report,
+        workers or (cores() if (sources.size(part.data) or 0) > LARGE else 1),
+        hold_out=data.validation_source is None or number == 0,
+        validation_only=None if data.store else VALIDATION_TOKENS,
+    )
+
+
+def _check_unstored(data: DataRecipe) -> None:
+    if len(sources.parts(data)) > 1:
+        raise UserError("a mixture of sources needs its tokens on disk; leave out data.store: false")
+    if data.rows != "windows" or data.document_mask:
+        raise UserError("data.store: false goes with data.rows: windows and without data.document_mask")
+
+
+def _keys(this: Run) -> list[str] | None:
+    try:
+        return json.loads((this.data / KEYS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _note(this: Run, keys: list[str]) -> None:
+    try:
+        this.data.mkdir(parents=True, exist_ok=True)
+        with replacing(this.data / KEYS) as temporary:
+            temporary.write_text(json.dumps(keys) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{this.data / KEYS} could not be written: {error.strerror or error}") from error
+
+
+def _known(cache: Path, keys: list[str], tokenizer: Tokenizer) -> list[Shards] | None:
+    """The shards of these keys, if all are there and whole."""
+    try:
+        shards = [open_shards(cache / key) for key in keys]
+    except UserError:
+        return None
+    whole = all(one.validation.fingerprint == tokenizer.fingerprint for one in shards)
+    return shards if whole else None
