@@ -85,13 +85,15 @@ class DataRecipe(Section):
 
 
 TOKENIZER_KEYS: dict[str, set[str]] = {
-    "bpe": {"pattern", "normalize", "lowercase", "min_frequency", "max_token_length", "matching"},
-    "sentencepiece": {"algorithm", "normalize", "lowercase"},
-    "word": {"lowercase", "min_frequency"},
-    "char": set(),
+    "bpe": {
+        "reserved", "pattern", "normalize", "lowercase", "min_frequency", "max_token_length", "matching"
+    },
+    "sentencepiece": {"reserved", "algorithm", "normalize", "lowercase"},
+    "word": {"reserved", "lowercase", "min_frequency"},
+    "char": {"reserved"},
     "gpt2": {"path"},
     "directory": {"path"},
-}
+}  # fmt: skip
 """Beside those that all kinds have, the keys that mean something to each kind of tokenizer."""
 
 
@@ -128,6 +130,11 @@ class TokenizerRecipe(Section):
         for key in set().union(*TOKENIZER_KEYS.values()) - TOKENIZER_KEYS[self.kind]:
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"tokenizer.{key} means nothing to a tokenizer of the kind {self.kind}")
+        if self.special_tokens is not None and self.reserved != 2:
+            raise ValueError(
+                "tokenizer.reserved adds to the standard special tokens, and tokenizer.special_tokens "
+                "replaces them; give one of the two"
+            )
         return self
 
 

@@ -204,7 +204,11 @@ def test_folder_that_cannot_be_written(nano: Path, start) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["train", "nano.yaml"], ["recipes"], ["generate", "-m", "2000"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "nano.yaml"], ["tokenizer", "encode", "a tale " * 3000], ["generate", "-m", "2000"]],
+    ids=["train", "encode", "generate"],
+)
 def test_reader_that_goes_away(arguments: list[str], trained: Path, start) -> None:
     """As in `tinytale train | head -1`: the end, without a word."""
     before = set(os.listdir("runs"))

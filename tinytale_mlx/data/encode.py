@@ -75,14 +75,14 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def encode_some(encoder: Encoder, items: list[Item]) -> Encoded:
-    """Clean, split and encode these documents, each as [BOS] + tokens + [EOS]: the two where the tokenizer has them.
+    """Clean, split and encode these documents, each as [BOS] + tokens + [EOS]: the two where the tokenizer uses them.
 
     Where they are one token, as in GPT-2, it stands at the end only: it begins the next one, too. A marker
     spelled out in a document is text like any other; only `encode_chat` writes the chat's own markers.
     """
     tokenizer, recipe, fraction = encoder
     begin, end = ([] if token is None else [token] for token in (tokenizer.bos_id, tokenizer.eos_id))
-    if begin == end:
+    if begin == end or not tokenizer.begins_with_bos:
         begin = []
     tokens: list[int] = []
     lengths, sizes, held_out, cleaned = array("q"), array("q"), bytearray(), []

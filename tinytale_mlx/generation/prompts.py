@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 
 from ..tokenizers import Tokenizer
-from ..tokenizers.chat import Message, encode_chat
+from ..tokenizers.chat import Message, encode_prompt
 from ..tokenizers.special import IM_END, IM_START
 
 
 def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """[BOS] + text: a document that has begun. Without a BOS token an empty text becomes a line break."""
-    if tokenizer.bos_id is None:
-        return tokenizer.encode(text or "\n")
-    return [tokenizer.bos_id, *tokenizer.encode(text)]
+    """A document that has begun: [BOS] + text, where the tokenizer begins texts so; "" is BOS or a line break."""
+    if tokenizer.bos_id is not None and (tokenizer.begins_with_bos or not text):
+        return [tokenizer.bos_id, *tokenizer.encode(text)]
+    return tokenizer.encode(text or "\n")
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """[BOS] + the conversation, up to where the assistant speaks next."""
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    return begin + encode_chat(tokenizer, messages, add_generation_prompt=True)
+    return encode_prompt(tokenizer, messages)
 
 
 def stop_ids(tokenizer: Tokenizer) -> set[int]:
