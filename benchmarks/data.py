@@ -1,8 +1,8 @@
 """Preparing data: how fast beside the bare tokenizer, in how much memory, and how full and how quick are batches?
 
-    python -m tinytale_mlx.benchmarks.data --rounds 5 --large 1000
+    python -m tinytale_mlx.benchmarks.data --rounds 3 --large 1000
 
-The text is that of `--data`, else the embedded tales, repeated up to 50 MB. Every measurement runs in a process of its
+The text is that of `--data`, else the embedded tales, repeated up to 200 MB. Every measurement runs in a process of its
 own. "Encode" is `encode_batch` on all documents in memory, on one core; preparing also reads and parses the file,
 splits, and writes the tokens.
 """
@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,13 +30,15 @@ from tinytale_mlx.data.prepare import prepare
 from tinytale_mlx.recipe import DataRecipe
 from tinytale_mlx.tokenizers import ByteBPE
 
+from .machine import facts, resident
+
 VOCABULARY = 8192
-TEXT = 50e6  # bytes
+TEXT = 200e6  # bytes
 CONTEXTS = (256, 512, 1024)
 
 
 def measure(task: str, workers: int, folder: Path) -> dict[str, float]:
-    """One measurement in this process: seconds, and MiB by which its peak memory rose."""
+    """One measurement in this process: seconds; for `memory` also the MiB by which what it holds rose, at most."""
     tokenizer = ByteBPE.load(folder / "tokenizer")
     data = DataRecipe(source=str(folder / "text.jsonl"))
     if task == "encode":
@@ -45,15 +46,15 @@ def measure(task: str, workers: int, folder: Path) -> dict[str, float]:
     else:
         texts = []
         tokenizer.encode("warm")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident()
+    held = [before]
+    look = (lambda *_: held.append(resident())) if task == "memory" else None
     started = time.perf_counter()
     if task == "encode":
         tokenizer.encode_batch(texts, special=False)
     else:
-        prepare(sources.documents(data, 0), tokenizer, folder / "shards", workers=workers)
-    seconds = time.perf_counter() - started
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"seconds": seconds, "mebibytes": grown / (1 << 20 if sys.platform == "darwin" else 1 << 10)}
+        prepare(sources.documents(data, 0), tokenizer, folder / "shards", report=look, workers=workers)
+    return {"seconds": time.perf_counter() - started, "mebibytes": (max(held) - before) / (1 << 20)}
 
 
 def in_process(task: str, workers: int, folder: Path) -> dict[str, float]:
@@ -95,14 +96,14 @@ def preparation(texts: list[str], tokenizer: ByteBPE, rounds: int) -> dict[str, 
 
 
 def memory(texts: list[str], tokenizer: ByteBPE, megabytes: list[int]) -> dict[str, float]:
-    """MiB that preparing a text of each size adds to the peak memory of the process."""
+    """MiB that preparing a text of each size adds to the memory that the process holds, looked at once a megabyte."""
     found = {}
     for size in megabytes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             tokenizer.save(folder / "tokenizer")
             write_text(texts, folder / "text.jsonl", size * 1e6)
-            found[f"{size} MB"] = in_process("prepare", 1, folder)["mebibytes"]
+            found[f"{size} MB"] = in_process("memory", 1, folder)["mebibytes"]
     return found
 
 
@@ -138,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="*", default=[], help="files to prepare")
     parser.add_argument("--fill", nargs="*", default=[], help="files whose examples are padded, binned and packed")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=100, help="MB of the larger text whose memory is measured")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", nargs=2, metavar=("TASK", "WORKERS"), help=argparse.SUPPRESS)
@@ -147,8 +148,6 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure[0], int(options.measure[1]), options.folder)))
         return
-    from .machine import facts
-
     data = DataRecipe(source=options.data) if options.data else DataRecipe(documents=20_000)
     texts = [one for one in sources.documents(data, 0) if isinstance(one, str)]
     tokenizer = ByteBPE.train(texts, VOCABULARY)

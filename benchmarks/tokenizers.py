@@ -10,7 +10,6 @@ All encoders use one vocabulary, the one that ours learned, so that they do the 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from typing import Any
 from tinytale_mlx.data import sources
 from tinytale_mlx.recipe import DataRecipe
 from tinytale_mlx.tokenizers import ByteBPE
+
+from .machine import facts, resident
 
 VOCABULARY = 8192
 SMALL_TEXT, SMALL_VOCABULARY = 133_000, 500
@@ -121,9 +122,10 @@ def measure(task: str, program: str, workers: int, folder: Path) -> dict[str, An
 
 
 def measure_memory(folder: Path) -> dict[str, Any]:
-    """What `encode_iterable` over a long text adds to the process's peak, in MiB."""
+    """What `encode_iterable` over a long text adds to the memory of the process, looked at often, in MiB."""
     tokenizer = ByteBPE.load(folder / "tokenizer")
-    texts = json.loads((folder / "texts.json").read_text())[:200]
+    with open(folder / "lines.txt", encoding="utf-8") as file:
+        texts = list(file)
 
     def lines(size: int) -> Iterator[str]:
         done = 0
@@ -134,10 +136,13 @@ def measure_memory(folder: Path) -> dict[str, Any]:
 
     for _ in tokenizer.encode_iterable(lines(1 << 20)):  # the interpreter's own growth is not the point
         pass
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    tokens = sum(1 for _ in tokenizer.encode_iterable(lines(LONG_TEXT)))
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"grown": grown / (1 << 20 if sys.platform == "darwin" else 1 << 10), "tokens": tokens}
+    before = most = resident()
+    tokens = 0
+    for _ in tokenizer.encode_iterable(lines(LONG_TEXT)):
+        tokens += 1
+        if tokens % 100_000 == 0:
+            most = max(most, resident())
+    return {"grown": (most - before) / (1 << 20), "tokens": tokens}
 
 
 # ---------------------------------------------------------------------- the whole comparison
@@ -165,6 +170,8 @@ def compare(texts: list[str], rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "texts.json").write_text(json.dumps(texts))
+        lines = [line for text in texts for line in text.splitlines(keepends=True)]
+        (folder / "lines.txt").write_text("".join(lines[:5000]), encoding="utf-8")
         ByteBPE.train(texts, VOCABULARY).save(folder / "tokenizer")
         for _ in range(rounds):
             for run in runs:
@@ -245,8 +252,6 @@ def main() -> None:
             )
         )
         return
-    from .machine import facts  # asks MLX about the device, which the measuring processes do without
-
     report = compare(read_texts(options.data, options.repeat_text), options.rounds)
     if options.json:
         print(json.dumps({"machine": facts(), **report}))

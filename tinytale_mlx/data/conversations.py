@@ -116,7 +116,8 @@ def text_in(row: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(row[key], str):
         raise UserError(f"{where}: the field {key!r} holds {kind(row[key])}, not text")
     try:
-        row[key].encode()
+        if not row[key].isascii():
+            row[key].encode()
     except UnicodeEncodeError as error:  # JSON can spell "\\ud83d", which no UTF-8 file and no tokenizer can hold
         raise UserError(f"{where}: the field {key!r} holds half of a surrogate pair, which is not text") from error
     return row[key]

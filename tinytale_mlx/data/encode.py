@@ -18,6 +18,7 @@ from ..tokenizers.chat import encode_chat
 from ..workers import map_ordered
 from .clean import Cleaned, Cleaner, clean_document
 from .files import Document
+from .shards import token_type
 from .split import Side, split, split_text
 
 BATCH_CHARACTERS = 1 << 20  # encoded at a time
@@ -39,7 +40,7 @@ class Encoded(NamedTuple):
     """Some documents, one after the other."""
 
     tokens: np.ndarray
-    """uint32 [N]."""
+    """uint16 or uint32 [N], see `shards.token_type`."""
     lengths: np.ndarray
     """int64 [documents], in tokens; 0 for one that cleaning leaves out."""
     sizes: np.ndarray
@@ -86,10 +87,11 @@ def encode_some(encoder: Encoder, items: list[Item]) -> Encoded:
         begin = []
     tokens: list[int] = []
     lengths, sizes, held_out, cleaned = array("q"), array("q"), bytearray(), []
+    cleaning = recipe != _AS_IT_IS
     for document, side in items:
         before = len(tokens)
         dropped = False
-        if recipe != _AS_IT_IS:
+        if cleaning:
             result = clean_document(recipe, document)
             document, dropped = result.document, result.reason is not None
             cleaned.append(result._replace(document=""))
@@ -101,7 +103,7 @@ def encode_some(encoder: Encoder, items: list[Item]) -> Encoded:
         sizes.append(size_of(document))
         held_out.append((side or split(document, fraction)) == "validation")
     return Encoded(
-        np.frombuffer(array("I", tokens), np.uint32),
+        np.frombuffer(array("I", tokens), np.uint32).astype(token_type(tokenizer)),  # half as much between processes
         np.frombuffer(lengths, np.int64),
         np.frombuffer(sizes, np.int64),
         np.frombuffer(held_out, np.bool_),

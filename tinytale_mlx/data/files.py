@@ -149,7 +149,7 @@ def to_document(row: Any, field: str, where: str) -> Document | None:
         raise UserError(f"{where}: {kind(row)}, and an object or a string is needed")
     if field in row:
         text = text_in(row, field, where)
-        return text if text.strip() else None
+        return text if text and not text.isspace() else None
     if conversation := conversation_from(row, where):
         return conversation
     raise UserError(

@@ -22,7 +22,7 @@ def jsonl_rows(file: io.BufferedReader, label: str, replace: bool) -> Iterator[t
         where = f"{label}, line {number}"
         try:
             line = decode(raw, label, number, replace)
-            if line.strip():
+            if not line.isspace():
                 yield json.loads(line), where
         except UserError as error:
             yield error, where

@@ -34,7 +34,8 @@ def decode(raw: bytes, label: str, line: int, replace: bool) -> str:
     except UnicodeDecodeError as error:
         raise invalid(error, label, line) from error
     check_nul(text, label, line)
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+    text = text.removeprefix("\ufeff")
+    return text.replace("\r\n", "\n") if "\r" in text else text
 
 
 def invalid(error: UnicodeDecodeError, label: str, line: int) -> UserError:

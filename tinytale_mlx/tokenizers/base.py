@@ -1,6 +1,7 @@
 """What every tokenizer promises, however it cuts text: all that the rest of tinytale knows about it."""
 
 import codecs
+import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -129,7 +130,7 @@ class Tokenizer(ABC):
     def _role(self, name: str | None) -> int | None:
         return None if name is None else self.special_ids[name]
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of everything that decides the ids; saving and loading keep it."""
         content = json.dumps([self._to_json(), self.specials.roles], sort_keys=True)
