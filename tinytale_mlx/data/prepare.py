@@ -16,7 +16,7 @@ from ..recipe import CleanRecipe, DataRecipe
 from ..tokenizers.base import Tokenizer
 from . import sources
 from .clean import Cleaner
-from .encode import Encoder, Item, encode_all, kept, with_sides
+from .encode import Encoded, Encoder, Item, encode_all, kept, with_sides
 from .files import Document, Skipped
 from .shards import Shards, ShardWriter, open_shards, publish
 from .split import SIDES, Side, check_sides
@@ -141,18 +141,7 @@ def prepare(
             writers: dict[Side, ShardWriter] = {
                 side: stack.enter_context(ShardWriter(directory / f"{side}.json", tokenizer, key)) for side in SIDES
             }
-            counts: dict[Side, int] = dict.fromkeys(SIDES, 0)
-            for encoded in encode_all(encoder, items, workers):
-                staying = kept(encoded, cleaner)
-                mine = {"train": staying & ~encoded.held_out, "validation": staying & encoded.held_out}
-                for side in SIDES:
-                    counts[side] += int(mine[side].sum())
-                    if side == "validation" or validation_only is None:
-                        writers[side].add(*encoded.part(mine[side]))
-                if report:
-                    report(sum(counts.values()), sum(writer.tokens for writer in writers.values()))
-                if validation_only is not None and writers["validation"].tokens >= validation_only:
-                    break
+            counts = _fill(writers, encode_all(encoder, items, workers), cleaner, validation_only, report)
             if fraction is not None or validation is not None:
                 needed: tuple[Side, ...] = SIDES if validation_only is None else ("validation",)
                 check_sides(counts, fraction if validation is None else None, needed)
@@ -161,6 +150,29 @@ def prepare(
     except OSError as error:
         raise _unwritable(directory, error) from error
     return open_shards(directory)
+
+
+def _fill(
+    writers: dict[Side, ShardWriter],
+    stream: Iterable[Encoded],
+    cleaner: Cleaner,
+    validation_only: int | None,
+    report: Report | None,
+) -> dict[Side, int]:
+    """Write what stays, each document on its side; the documents of each that there were."""
+    counts: dict[Side, int] = dict.fromkeys(SIDES, 0)
+    for encoded in stream:
+        staying = kept(encoded, cleaner)
+        mine = {"train": staying & ~encoded.held_out, "validation": staying & encoded.held_out}
+        for side in SIDES:
+            counts[side] += int(mine[side].sum())
+            if side == "validation" or validation_only is None:
+                writers[side].add(*encoded.part(mine[side]))
+        if report:
+            report(sum(counts.values()), sum(writer.tokens for writer in writers.values()))
+        if validation_only is not None and writers["validation"].tokens >= validation_only:
+            break
+    return counts
 
 
 def _write_report(directory: Path, cleaner: Cleaner, skipped: Skipped) -> None:
