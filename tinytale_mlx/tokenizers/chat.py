@@ -94,7 +94,10 @@ def marker_id(tokenizer: Tokenizer, name: str) -> int:
     try:
         return tokenizer.special_ids[name]
     except KeyError:
-        raise UserError(f"this tokenizer has no {name} token, which conversations need") from None
+        raise UserError(
+            f"this tokenizer has no {name} token, which conversations need; add their markers with `tinytale tokenizer "
+            "add`, or before training with tokenizer.special_tokens"
+        ) from None
 
 
 def save_template(directory: str | Path, template: Template = CHATML) -> None:
