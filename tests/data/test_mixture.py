@@ -135,10 +135,10 @@ def test_the_end_is_the_first_row_too_many(weights: list[float]) -> None:
 def test_a_run_that_shows_a_source_too_often_is_refused() -> None:
     """40 rows twice, every other row: 160 rows, and then no more. In batches of 4, two to a step, that is 20 steps."""
     batches = Batches(Mixture([source(0, 40, 1.0, 2), source(1, 400, 1.0)], 0), 4)
-    batches.check(20, accumulate=2)
+    batches.check(20, lambda step: 2 * step)
     batches.check(40)
     with pytest.raises(UserError) as error:
-        batches.check(21, accumulate=2)
+        batches.check(21, lambda step: 2 * step)
     assert str(error.value) == (
         "the source a runs out in step 21: it may be shown in 2 epochs (data.source); raise that, give it less "
         "weight, or set train.steps to 20 at most"

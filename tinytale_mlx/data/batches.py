@@ -4,7 +4,8 @@ An order is an endless sequence of rows: those of one source, shuffled anew for 
 (`mixture.py`). Batch k of size B holds the rows k*B to k*B + B - 1 of it, wherever epochs end.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -88,15 +89,18 @@ class Batches:
             raise ValueError(f"there is no batch {step}; the first one is 0")
         return self.order.take(step * self.batch_size + self._mine)
 
-    def check(self, steps: int, accumulate: int = 1) -> None:
-        """Refuse steps of `accumulate` batches each that would show a source more often than it may be.
+    def check(self, steps: int, batches_before: Callable[[int], int] = lambda step: step) -> None:
+        """Refuse so many steps if they would show a source more often than it may be.
+
+        `batches_before(n)`: how many batches the first n steps take, where it is not one each.
 
         Raises:
             UserError: which, and when.
         """
         end = self.order.end
-        if end is not None and steps * accumulate * self.batch_size > end.position:
-            enough = end.position // (accumulate * self.batch_size)
+        if end is not None and batches_before(steps) * self.batch_size > end.position:
+            most = end.position // self.batch_size
+            enough = bisect_right(range(1, steps + 1), most, key=batches_before)
             raise UserError(
                 f"the source {end.source} runs out in step {enough + 1:,}: it may be shown in {end.epochs} epochs "
                 f"(data.source); raise that, give it less weight, or set train.steps to {enough:,} at most"

@@ -28,6 +28,7 @@ from ..recipe import DataRecipe, Recipe
 from ..run import Run
 from ..tokenizers import Tokenizer
 from ..training import checkpoint
+from ..training.schedules import micro_batches_before
 from ..workers import cores
 
 LARGE = 20e6  # bytes of text from which on several processes prepare it sooner than one
@@ -69,7 +70,7 @@ class Corpus:
             for part, one in zip(self.parts, (shards.train for shards in self.shards), strict=True)
         ]
         batches = Batches(Mixture(mixed, self.seed, data.temperature), train.batch_size)
-        batches.check(train.steps, train.accumulate)
+        batches.check(train.steps, lambda step: micro_batches_before(step, train))
         return batches
 
     def _epoch(self) -> Iterator[np.ndarray]:
@@ -85,7 +86,7 @@ class Corpus:
         """The rows of each source in the whole of the training; empty where there is one source only."""
         train = self.recipe.train
         batches = self.batches() if len(self.parts) > 1 else None
-        return batches.shown(train.steps * train.accumulate) if isinstance(batches, Batches) else {}
+        return batches.shown(micro_batches_before(train.steps, train)) if isinstance(batches, Batches) else {}
 
     def validation_batches(self) -> Iterator[Batch]:
         """The held-out text of all sources, every token but the first predicted once."""

@@ -20,6 +20,7 @@ from ..data.rows import Batch, document_pieces
 from ..recipe import Recipe
 from ..tokenizers import Tokenizer
 from ..tokenizers.templates import find_template
+from ..training.schedules import micro_batches_before
 from .corpus import Corpus, prepare_corpus
 from .tokenizing import Notify, tokenizer_for
 
@@ -68,7 +69,7 @@ def data_figures(corpus: Corpus) -> dict[str, Any]:
         figures["histogram"] = histogram(lengths)
         figures["filled"] = _filled(corpus)
     if recipe.data.store:
-        batches, steps = corpus.batches(), recipe.train.steps * recipe.train.accumulate
+        batches, steps = corpus.batches(), micro_batches_before(recipe.train.steps, recipe.train)
         assert isinstance(batches, Batches)
         figures["rows"] = {
             "kind": recipe.data.rows,

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +25,11 @@ from ..recipe_files import differences
 from ..run import Run
 from ..tokenizers import Tokenizer, load_tokenizer
 from ..training import checkpoint
+from ..training.averaging import WeightAverage, averages, first_averaged, share_of
 from ..training.loop import Hooks, Progress
 from ..training.loop import train as run_loop
 from ..training.optimizers import make_optimizer
+from ..training.schedules import accumulate_at, micro_batches_before
 from ..training.step import Step
 from .corpus import run_corpus
 from .loading import build_model, can_chat
@@ -116,7 +118,7 @@ def _check_same_recipe(this: Run, recipe: Recipe, most: int = 4) -> None:
 def _train(session: "_Session", stop_requested: Callable[[], bool]) -> TrainResult:
     recipe, progress = session.recipe, session.progress
     step = Step(session.model, session.optimizer, recipe.train.max_grad_norm)
-    hooks = Hooks(session.log, session.validate, session.sample, session.save, stop_requested)
+    hooks = Hooks(session.log, session.validate, session.sample, session.save, stop_requested, session.after_step)
     session.start()
     with session.batch_at() as batch_at:
         status = run_loop(step, batch_at, recipe.train, recipe.seed, progress, hooks)
@@ -145,9 +147,10 @@ class _Session:
         self.model = build_model(recipe, self.tokenizer)
         _check_memory(self.model)
         self.optimizer = make_optimizer(recipe.train)
+        self.average = WeightAverage(self.model.trainable_parameters()) if averages(recipe.train) else None
         self.progress = Progress()
         if saved := checkpoint.all_checkpoints(this.checkpoints):
-            state = checkpoint.load(saved[-1], self.model, self.optimizer)
+            state = checkpoint.load(saved[-1], self.model, self.optimizer, self.average)
             self.progress = Progress.from_json(state["progress"])
         self.figures: dict[str, float] = {}
 
@@ -158,7 +161,8 @@ class _Session:
             yield self.batches.at
             return
         train = self.recipe.train
-        with closing(prefetch(self.batches.at, range(self.progress.step * train.accumulate, sys.maxsize))) as ahead:
+        first = micro_batches_before(self.progress.step, train)
+        with closing(prefetch(self.batches.at, range(first, sys.maxsize))) as ahead:
             yield lambda _: next(ahead)
 
     def _find_tokenizer(self, retrain: bool) -> Tokenizer:
@@ -195,7 +199,9 @@ class _Session:
                 "vocab_size": self.tokenizer.vocab_size,
                 "train_tokens": self._corpus.train_tokens,
                 "validation_tokens": self._corpus.validation_tokens,
-                "tokens_per_step": train.batch_size * train.accumulate * self.recipe.model.context,
+                "tokens_per_step": train.batch_size
+                * accumulate_at(self.progress.step, train)
+                * self.recipe.model.context,
                 **device.describe(),
             }
         )
@@ -208,12 +214,22 @@ class _Session:
 
     def save(self, progress: Progress) -> None:
         state = {"progress": progress.to_json()}
-        checkpoint.save(self.run.checkpoints, progress.step, self.model, self.optimizer, state)
+        checkpoint.save(self.run.checkpoints, progress.step, self.model, self.optimizer, state, self.average)
         checkpoint.prune(self.run.checkpoints, self.recipe.train.keep_checkpoints)
         self._notify({"event": "saved", "step": progress.step})
 
+    def after_step(self, step: int) -> None:
+        train = self.recipe.train
+        if self.average and step >= first_averaged(train):
+            self.average.update(self.model.trainable_parameters(), share_of(step, train))
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has the average of its weights, where the recipe asks for one."""
+        return self.average.in_place(self.model) if self.average else nullcontext()
+
     def validate(self) -> dict[str, float]:
-        self.figures.update(self._held_out.figures(self.model))
+        with self._averaged():
+            self.figures.update(self._held_out.figures(self.model))
         return self.figures
 
     def sample(self, step: int) -> str:
@@ -225,11 +241,14 @@ class _Session:
         for number, prompt in enumerate(self.recipe.generate.prompts):
             ids = text_prompt(self.tokenizer, prompt)
             draw = key(self.recipe.seed, "sample", step, number)
-            yield prompt + complete(self.model, self.tokenizer, ids, self.recipe.generate, draw, stop).text
+            with self._averaged():
+                text = complete(self.model, self.tokenizer, ids, self.recipe.generate, draw, stop).text
+            yield prompt + text
 
     def save_model(self) -> None:
         chat = can_chat(self.recipe, self.tokenizer)
-        save_model(self.run.model, self.model, self.tokenizer, self.recipe.generate, chat_template=chat)
+        with self._averaged():
+            save_model(self.run.model, self.model, self.tokenizer, self.recipe.generate, chat_template=chat)
 
 
 def _check_memory(model: Transformer) -> None:

@@ -19,13 +19,24 @@ from .. import disk
 from ..errors import UserError
 from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
+from .averaging import WeightAverage
 
 NAME = re.compile(r"step-\d{6,}")
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, OPTIMIZER, AVERAGE, STATE = "model.safetensors", "optimizer.safetensors", "average.safetensors", "state.json"
 
 
-def save(folder: Path, step: int, model: Transformer, optimizer: optim.Optimizer, state: dict[str, Any]) -> Path:
-    """Write `folder/step-NNNNNN` with model.safetensors, optimizer.safetensors and state.json; return its path."""
+def save(
+    folder: Path,
+    step: int,
+    model: Transformer,
+    optimizer: optim.Optimizer,
+    state: dict[str, Any],
+    average: WeightAverage | None = None,
+) -> Path:
+    """Write `folder/step-NNNNNN` with model.safetensors, optimizer.safetensors and state.json; return its path.
+
+    An average of the weights goes into average.safetensors.
+    """
     target = folder / f"step-{step:06d}"
     temporary = folder / f".{target.name}.tmp"
     try:
@@ -33,6 +44,8 @@ def save(folder: Path, step: int, model: Transformer, optimizer: optim.Optimizer
         temporary.mkdir(parents=True)
         mx.save_safetensors(str(temporary / MODEL), _named(model.parameters()))
         mx.save_safetensors(str(temporary / OPTIMIZER), _named(optimizer.state))
+        if average is not None:
+            mx.save_safetensors(str(temporary / AVERAGE), _named(average.weights))
         (temporary / STATE).write_text(json.dumps({**state, "step": step}, indent=2) + "\n")
         disk.flush_folder(temporary)
         if target.exists():
@@ -51,8 +64,10 @@ def _named(tree: Any) -> dict[str, mx.array]:
     return dict(sorted(named_arrays(tree)))
 
 
-def load(path: Path, model: Transformer, optimizer: optim.Optimizer) -> dict[str, Any]:
-    """Put the checkpoint's weights and optimiser state in place; return its state.json.
+def load(
+    path: Path, model: Transformer, optimizer: optim.Optimizer, average: WeightAverage | None = None
+) -> dict[str, Any]:
+    """Put the checkpoint's weights, optimiser state and average of the weights in place; return its state.json.
 
     Raises UserError where a file is missing, damaged, or of another model or optimiser.
     """
@@ -61,6 +76,8 @@ def load(path: Path, model: Transformer, optimizer: optim.Optimizer) -> dict[str
         optimizer.init(model.trainable_parameters())
         weights = _read(path / MODEL, _named(model.parameters()))
         moments = _read(path / OPTIMIZER, _named(optimizer.state))
+        if average is not None:
+            average.weights = tree_unflatten(list(_read(path / AVERAGE, _named(average.weights)).items()))
     except (OSError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
     model.load_weights(list(weights.items()))
@@ -69,9 +86,11 @@ def load(path: Path, model: Transformer, optimizer: optim.Optimizer) -> dict[str
 
 
 def load_weights(path: Path, model: Transformer) -> None:
-    """Put the checkpoint's weights in place. Raises UserError as `load` does."""
+    """Put the checkpoint's weights in place, or the average of them that it has. Raises UserError as `load` does."""
     try:
-        model.load_weights(list(_read(path / MODEL, _named(model.parameters())).items()))
+        file = path / (AVERAGE if (path / AVERAGE).is_file() else MODEL)
+        weights = _read(file, _named(model.parameters()))
+        model.load_weights(list(weights.items()))
     except (OSError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -16,7 +16,7 @@ from ..data.batches import Batch
 from ..errors import UserError
 from ..randomness import key
 from ..recipe import TrainRecipe
-from .schedules import learning_rate
+from .schedules import accumulate_at, learning_rate, micro_batches_before
 from .step import Step, StepResult
 
 
@@ -66,6 +66,8 @@ class Hooks:
     sample: Callable[[int], str]
     save: Callable[[Progress], None]
     stop_requested: Callable[[], bool] = lambda: False
+    after_step: Callable[[int], None] = lambda step: None
+    """Called with the number of steps done, before anything is logged, validated or saved."""
 
 
 def train(
@@ -80,11 +82,13 @@ def train(
         number = progress.step
         started = time.perf_counter()
         rate = learning_rate(number, train)
-        batches = (batch_at(number * train.accumulate + i) for i in range(train.accumulate))
+        before = micro_batches_before(number, train)
+        batches = (batch_at(before + i) for i in range(accumulate_at(number, train)))
         result = step(batches, rate, key(seed, "dropout", number))
         _check_finite(result, number + 1, train)
         seconds = time.perf_counter() - started
         progress.add(int(result.tokens), seconds, timed=number > first)
+        hooks.after_step(progress.step)
         window.add(result, seconds, timed=number > first)
 
         stopping = hooks.stop_requested()
