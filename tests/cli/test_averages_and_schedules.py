@@ -58,6 +58,15 @@ def test_the_model_is_the_average(nano: Path, tinytale: Callable) -> None:
     assert tinytale("generate", "--temperature", "0", "-m", "8").out == finished
 
 
+def test_before_anything_is_averaged_it_is_the_weights(nano: Path, tinytale: Callable) -> None:
+    assert tinytale("train", nano, "--set", "train.average_last=0.25", *STEPS).code == 0
+    for step, equal in ((4, True), (8, False)):
+        model, average = (
+            mx.load(f"runs/nano/checkpoints/step-00000{step}/{name}.safetensors") for name in ("model", "average")
+        )
+        assert all(np.array_equal(model[name], array) for name, array in average.items()) == equal
+
+
 def test_the_batch_grows(nano: Path, tinytale: Callable) -> None:
     result = tinytale("train", nano, "--set", "train.accumulate_schedule={2: 1, 5: 3}", *STEPS, "--json")
     micro_batches = 2 * 2 + 3 * 1 + 3 * 3  # the recipe accumulates 2

@@ -25,7 +25,7 @@ from ..recipe_files import differences
 from ..run import Run
 from ..tokenizers import Tokenizer, load_tokenizer
 from ..training import checkpoint
-from ..training.averaging import WeightAverage, averages, first_averaged, share_of
+from ..training.averaging import WeightAverage, averages, share_of
 from ..training.loop import Hooks, Progress
 from ..training.loop import train as run_loop
 from ..training.optimizers import make_optimizer
@@ -219,9 +219,8 @@ class _Session:
         self._notify({"event": "saved", "step": progress.step})
 
     def after_step(self, step: int) -> None:
-        train = self.recipe.train
-        if self.average and step >= first_averaged(train):
-            self.average.update(self.model.trainable_parameters(), share_of(step, train))
+        if self.average:
+            self.average.update(self.model.trainable_parameters(), share_of(step, self.recipe.train))
 
     def _averaged(self) -> AbstractContextManager[None]:
         """Inside, the model has the average of its weights, where the recipe asks for one."""
