@@ -1,9 +1,12 @@
 """Files that are complete or not there: written under another name, flushed to the disk, then renamed."""
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from .errors import UserError
 
 
 def flush(path: Path) -> None:
@@ -19,6 +22,36 @@ def flush_folder(folder: Path) -> None:
     """`flush` for the files in a folder and for the folder itself."""
     for file in [*folder.iterdir(), folder]:
         flush(file)
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Put a finished folder in another's place, whole; should that fail, the old one stays.
+
+    Raises OSError as files do, but not where another process puts one there at the same moment: then that is it.
+    """
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+    shutil.rmtree(old, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        os.rename(folder, old)
+    try:
+        os.rename(temporary, folder)
+    except OSError:
+        if not folder.is_dir():
+            if old.exists():
+                os.rename(old, folder)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+    flush(folder.parent)
+
+
+@contextmanager
+def writing(what: str, place: Path) -> Iterator[None]:
+    """Say in one sentence that something could not be written. Raises UserError for an OSError inside."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what} could not be written to {place}: {error.strerror or error}") from error
 
 
 @contextmanager

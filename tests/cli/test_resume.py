@@ -39,7 +39,7 @@ DEATHS = [
     ("tinytale_mlx.training.loop", "_validate", 1, "before a validation"),
     (DISK, "flush", 11, "after the last checkpoint has its name"),
     (MODEL, "generation_json", 1, "while the finished model is written"),
-    (MODEL, "_swap_in", 1, "before the finished model has its name"),
+    (DISK, "replace_folder", 1, "before the finished model has its name"),
 ]
 
 

@@ -146,7 +146,7 @@ def test_a_second_save_replaces_the_first(saved: Path, make, tokenizer: Tokenize
 def test_a_full_disk_leaves_the_old_model(
     saved: Path, make, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, culprit: str
 ) -> None:
-    original = getattr(mx if culprit == "save_safetensors" else huggingface.os, culprit)
+    original = getattr(mx if culprit == "save_safetensors" else disk.os, culprit)
 
     def fail(*args: object, **kwargs: object) -> None:
         if culprit == "rename" and Path(str(args[0])).name != ".model.tmp":
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_old_model(
             raise RuntimeError("[write] Unable to write 20092 bytes to file.")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mx if culprit == "save_safetensors" else huggingface.os, culprit, fail)
+    monkeypatch.setattr(mx if culprit == "save_safetensors" else disk.os, culprit, fail)
     with pytest.raises(UserError, match=r"the model could not be written to .*model: "):
         save_model(saved, make(qk_norm=True), tokenizer, GENERATION, chat_template=False)
     monkeypatch.undo()

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..disk import replacing
+from .. import disk
 from ..errors import UserError
 from ..recipe import CleanRecipe, DataRecipe
 from ..tokenizers.base import Tokenizer
@@ -76,18 +76,12 @@ def open_or_prepare(
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    try:
+    with disk.writing("the data", directory):
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / "lock").open("w")
-    except OSError as error:
-        raise _unwritable(directory, error) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _unwritable(directory: Path, error: OSError) -> UserError:
-    return UserError(f"the data could not be written to {directory}: {error.strerror or error}")
 
 
 def data_key(
@@ -135,20 +129,17 @@ def prepare(
         items = chain(((one, "train") for one in documents), ((one, "validation") for one in validation))
         left_to_do = cleaner.recipe
     encoder = Encoder(tokenizer, left_to_do, fraction or 0.0)
-    try:
+    with disk.writing("the data", directory), ExitStack() as stack:
         directory.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            writers: dict[Side, ShardWriter] = {
-                side: stack.enter_context(ShardWriter(directory / f"{side}.json", tokenizer, key)) for side in SIDES
-            }
-            counts = _fill(writers, encode_all(encoder, items, workers), cleaner, validation_only, report)
-            if fraction is not None or validation is not None:
-                needed: tuple[Side, ...] = SIDES if validation_only is None else ("validation",)
-                check_sides(counts, fraction if validation is None else None, needed)
-            _write_report(directory, cleaner, skipped or Skipped())
-            publish(list(writers.values()))
-    except OSError as error:
-        raise _unwritable(directory, error) from error
+        writers: dict[Side, ShardWriter] = {
+            side: stack.enter_context(ShardWriter(directory / f"{side}.json", tokenizer, key)) for side in SIDES
+        }
+        counts = _fill(writers, encode_all(encoder, items, workers), cleaner, validation_only, report)
+        if fraction is not None or validation is not None:
+            needed: tuple[Side, ...] = SIDES if validation_only is None else ("validation",)
+            check_sides(counts, fraction if validation is None else None, needed)
+        _write_report(directory, cleaner, skipped or Skipped())
+        publish(list(writers.values()))
     return open_shards(directory)
 
 
@@ -181,7 +172,7 @@ def _write_report(directory: Path, cleaner: Cleaner, skipped: Skipped) -> None:
         "samples": [sample._asdict() for sample in cleaner.samples],
         "skipped": {name: {"rows": rows, "first": skipped.first[name]} for name, rows in skipped.counts.items()},
     }
-    with replacing(directory / REPORT) as temporary:
+    with disk.replacing(directory / REPORT) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

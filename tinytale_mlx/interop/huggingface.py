@@ -5,7 +5,6 @@ model, chat_template.jinja. It is written under another name, flushed to the dis
 or not there. Pickled weights are never opened, since reading them runs whatever code is inside.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def save_model(
         if chat_template and not (temporary / TEMPLATE).exists():  # another's tokenizer may bring its own
             save_template(temporary)
         disk.flush_folder(temporary)
-        _swap_in(temporary, directory)
+        disk.replace_folder(temporary, directory)
     except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
         raise UserError(f"the model could not be written to {directory}: {error}") from error
     finally:
@@ -97,22 +96,6 @@ def _check_replaceable(directory: Path) -> None:
     config = directory / "config.json"
     if not config.is_file() or "tinytale" not in read_json(config):
         raise UserError(f"{directory} holds something that tinytale did not write; choose another folder")
-
-
-def _swap_in(temporary: Path, directory: Path) -> None:
-    """Put the finished folder in the old one's place; should that fail, the old one stays."""
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        os.rename(directory, old)
-    try:
-        os.rename(temporary, directory)
-    except OSError:
-        if old.exists():
-            os.rename(old, directory)
-        raise
-    disk.flush(directory.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 # ---------------------------------------------------------------------- reading

@@ -8,11 +8,13 @@ what it was trained on even when the source has changed or gone.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import disk
 from ..data import sources
 from ..data.batches import Batches, document_batches, make_rows, validation_batches
 from ..data.clean import Cleaner
@@ -22,7 +24,6 @@ from ..data.prepare import Report, open_or_prepare, read_report
 from ..data.rows import Batch
 from ..data.shards import Shards, open_shards
 from ..data.stream import StreamBatches
-from ..disk import replacing
 from ..errors import UserError
 from ..recipe import DataRecipe, Recipe
 from ..run import Run
@@ -33,6 +34,7 @@ from ..workers import cores
 
 LARGE = 20e6  # bytes of text from which on several processes prepare it sooner than one
 VALIDATION_TOKENS = 200_000  # held out where the tokens are not stored
+CACHE = Path(".cache", "shards")
 KEYS = "shards.json"
 
 
@@ -42,10 +44,12 @@ class Corpus:
 
     recipe: Recipe
     tokenizer: Tokenizer
-    seed: int
-    parts: list[sources.Part]
     shards: list[Shards]
-    """Of each part; where the tokens are not stored, of the validation text alone."""
+    """Of each source; where the tokens are not stored, of the validation text alone."""
+
+    @property
+    def parts(self) -> list[sources.Part]:
+        return sources.parts(self.recipe.data)
 
     @property
     def train_tokens(self) -> int | None:
@@ -56,20 +60,23 @@ class Corpus:
     def validation_tokens(self) -> int:
         return sum(len(one.validation.tokens) for one in self.shards)
 
+    @cached_property
     def batches(self) -> Batches | StreamBatches:
-        """The training batches that the recipe asks for.
+        """The training batches that the recipe asks for; their plan is made once.
 
         Raises:
             UserError: too little text for one batch, or for as many epochs of a source as may be shown.
         """
         data, train, context = self.recipe.data, self.recipe.train, self.recipe.model.context
         if not data.store:
-            return StreamBatches(self._epoch, context, train.batch_size, self.seed)
+            return StreamBatches(self._epoch, context, train.batch_size, self.recipe.seed)
         mixed = [
-            Source(part.name, make_rows(data, one.tokens, one.offsets, context, self.seed), part.weight, part.epochs)
+            Source(
+                part.name, make_rows(data, one.tokens, one.offsets, context, self.recipe.seed), part.weight, part.epochs
+            )
             for part, one in zip(self.parts, (shards.train for shards in self.shards), strict=True)
         ]
-        batches = Batches(Mixture(mixed, self.seed, data.temperature), train.batch_size)
+        batches = Batches(Mixture(mixed, self.recipe.seed, data.temperature), train.batch_size)
         batches.check(train.steps, lambda step: micro_batches_before(step, train))
         return batches
 
@@ -78,15 +85,16 @@ class Corpus:
         data = self.recipe.data
         cleaner = Cleaner(data.clean)
         fraction = 0.0 if data.validation_source is not None else data.validation
-        items, clean = with_sides(sources.documents(data, self.seed), fraction, cleaner)
+        items, clean = with_sides(sources.documents(data, self.recipe.seed), fraction, cleaner)
         for encoded in encode_all(Encoder(self.tokenizer, clean, fraction), items):
             yield encoded.part(kept(encoded, cleaner) & ~encoded.held_out)[0]
 
     def rows_by_source(self) -> dict[str, int]:
         """The rows of each source in the whole of the training; empty where there is one source only."""
         train = self.recipe.train
-        batches = self.batches() if len(self.parts) > 1 else None
-        return batches.shown(micro_batches_before(train.steps, train)) if isinstance(batches, Batches) else {}
+        if len(self.shards) == 1 or not isinstance(self.batches, Batches):
+            return {}
+        return self.batches.shown(micro_batches_before(train.steps, train))
 
     def validation_batches(self) -> Iterator[Batch]:
         """The held-out text of all sources, every token but the first predicted once."""
@@ -114,14 +122,11 @@ def run_corpus(
         UserError: whatever the sources, the split or the disk object to; or the tokens were deleted and the source
             is not what it was.
     """
-    parts = sources.parts(recipe.data)
-    cache = this.path.parent / ".cache" / "shards"
+    cache = this.path.parent / CACHE
     keys = _keys(this) if checkpoint.all_checkpoints(this.checkpoints) else None
     shards = _known(cache, keys, tokenizer) if keys else None
     if shards is None:
-        shards = [
-            _part_shards(recipe, number, part, tokenizer, cache, report, workers) for number, part in enumerate(parts)
-        ]
+        shards = _prepared(recipe, tokenizer, cache, report, workers)
         found = [one.validation.key for one in shards]
         if keys not in (None, found):
             raise UserError(
@@ -129,7 +134,7 @@ def run_corpus(
                 "has changed since; start a new run"
             )
         _note(this, found)
-    corpus = Corpus(recipe, tokenizer, recipe.seed, parts, shards)
+    corpus = Corpus(recipe, tokenizer, shards)
     if not corpus.validation_tokens:
         raise UserError("no source leaves a document for validation; use more documents or a larger data.validation")
     return corpus
@@ -143,36 +148,29 @@ def prepare_corpus(
     Raises:
         UserError: as `run_corpus`.
     """
-    parts, cache = sources.parts(recipe.data), root / ".cache" / "shards"
-    shards = [
-        _part_shards(recipe, number, part, tokenizer, cache, report, workers) for number, part in enumerate(parts)
-    ]
-    return Corpus(recipe, tokenizer, recipe.seed, parts, shards)
+    return Corpus(recipe, tokenizer, _prepared(recipe, tokenizer, root / CACHE, report, workers))
 
 
-def _part_shards(
-    recipe: Recipe,
-    number: int,
-    part: sources.Part,
-    tokenizer: Tokenizer,
-    cache: Path,
-    report: Report | None,
-    workers: int | None,
-) -> Shards:
-    """The shards of one source. A validation text of its own is kept with the first."""
+def _prepared(
+    recipe: Recipe, tokenizer: Tokenizer, cache: Path, report: Report | None, workers: int | None
+) -> list[Shards]:
+    """The shards of each source. A validation text of its own is kept with the first."""
     data = recipe.data
     if not data.store:
         _check_unstored(data)
-    return open_or_prepare(
-        part.data,
-        tokenizer,
-        cache,
-        recipe.seed,
-        report,
-        workers or (cores() if (sources.size(part.data) or 0) > LARGE else 1),
-        hold_out=data.validation_source is None or number == 0,
-        validation_only=None if data.store else VALIDATION_TOKENS,
-    )
+    return [
+        open_or_prepare(
+            part.data,
+            tokenizer,
+            cache,
+            recipe.seed,
+            report,
+            workers or (cores() if (sources.size(part.data) or 0) > LARGE else 1),
+            hold_out=data.validation_source is None or number == 0,
+            validation_only=None if data.store else VALIDATION_TOKENS,
+        )
+        for number, part in enumerate(sources.parts(data))
+    ]
 
 
 def _check_unstored(data: DataRecipe) -> None:
@@ -190,12 +188,10 @@ def _keys(this: Run) -> list[str] | None:
 
 
 def _note(this: Run, keys: list[str]) -> None:
-    try:
+    with disk.writing("the keys of the tokens", this.data / KEYS):
         this.data.mkdir(parents=True, exist_ok=True)
-        with replacing(this.data / KEYS) as temporary:
+        with disk.replacing(this.data / KEYS) as temporary:
             temporary.write_text(json.dumps(keys) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{this.data / KEYS} could not be written: {error.strerror or error}") from error
 
 
 def _known(cache: Path, keys: list[str], tokenizer: Tokenizer) -> list[Shards] | None:

@@ -69,7 +69,7 @@ def data_figures(corpus: Corpus) -> dict[str, Any]:
         figures["histogram"] = histogram(lengths)
         figures["filled"] = _filled(corpus)
     if recipe.data.store:
-        batches, steps = corpus.batches(), micro_batches_before(recipe.train.steps, recipe.train)
+        batches, steps = corpus.batches, micro_batches_before(recipe.train.steps, recipe.train)
         assert isinstance(batches, Batches)
         figures["rows"] = {
             "kind": recipe.data.rows,
@@ -149,7 +149,7 @@ def _filled(corpus: Corpus) -> dict[str, float]:
 # ---------------------------------------------------------------------- samples
 def sample_rows(corpus: Corpus, count: int) -> list[list[Span]]:
     """The first rows of the first training batch, as spans of tokens that are trained or not."""
-    batch = corpus.batches().at(0)
+    batch = corpus.batches.at(0)
     return [_spans(corpus.tokenizer, batch, row) for row in range(min(count, len(batch.tokens)))]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import recipe_files, run
+from .. import disk, recipe_files, run
 from ..data import sources
 from ..errors import UserError
 from ..interop.huggingface import save_model
@@ -17,7 +17,7 @@ from ..recipe import Recipe
 from ..tokenizers import Tokenizer, load_tokenizer
 from ..tokenizers.files import read_json, write_json
 from .loading import load
-from .tokenizing import LOADED, Notify, find_or_train, kept_at, load_kept, made_from, tokenizer_event, writing
+from .tokenizing import LOADED, Notify, find_or_train, kept_at, load_kept, made_from, tokenizer_event
 
 ABOUT = "tinytale.json"
 """Beside a tokenizer that `train_tokenizer` wrote: what it was trained on."""
@@ -64,7 +64,7 @@ def train_tokenizer(
     if tokenizer is None:
         _check_replaceable(output, retrain)
         tokenizer, seconds = find_or_train(recipe, root, notify, retrain, workers)
-        with writing(output):
+        with disk.writing("the tokenizer", output):
             tokenizer.save(output)
             about = {"made_from": name, "fingerprint": tokenizer.fingerprint}
             write_json(output / ABOUT, about | recipe.model_dump(mode="json", include={"data", "tokenizer", "seed"}))

@@ -7,14 +7,13 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .. import run
+from .. import disk, run
 from ..data import sources
 from ..data.clean import Cleaner
-from ..disk import flush_folder
 from ..errors import UserError
 from ..recipe import DataRecipe, Recipe, TokenizerRecipe
 from ..tokenizers import Tokenizer, load_tokenizer, make_tokenizer
@@ -24,7 +23,7 @@ from ..workers import cores
 FORMAT = 1  # raise it when the same texts and settings come to give another tokenizer
 LOADED = ("directory", "gpt2")
 """Kinds of tokenizer that are there already; all others are trained."""
-DECIDES_TEXT = {"clean", "skip_bad", "invalid_utf8"}
+DECIDES_TEXT = {"clean", "skip_bad", "invalid_utf8", "store"}
 """Settings of the data that change its text, beside those of each source."""
 LARGE = 50e6  # bytes of text from which on several processes read it sooner than one: each takes a second to start
 ENOUGH = 200_000_000  # characters that a tokenizer learns from where nobody knows how many there are
@@ -96,29 +95,14 @@ def load_kept(kept: Path) -> Tokenizer | None:
 
 def _keep(tokenizer: Tokenizer, kept: Path) -> None:
     """Put a folder in place, whole. Where two processes do it at once the last one wins, and both had the same."""
-    temporary, old = (kept.with_name(f".{kept.name}.{os.getpid()}{suffix}.tmp") for suffix in ("", ".old"))
-    with writing(kept):
+    temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
+    with disk.writing("the tokenizer", kept):
         try:
             tokenizer.save(temporary)
-            flush_folder(temporary)
-            with suppress(FileNotFoundError):
-                os.rename(kept, old)
-            try:
-                os.rename(temporary, kept)
-            except OSError:
-                if not kept.is_dir():  # else the other process was here a moment ago
-                    raise
+            disk.flush_folder(temporary)
+            disk.replace_folder(temporary, kept)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def writing(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"the tokenizer could not be written to {directory}: {error.strerror or error}") from error
 
 
 def _train(recipe: Recipe, notify: Notify, workers: int) -> Tokenizer:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from .. import device, run
+from .. import device, disk, run
 from ..data.prefetch import prefetch
 from ..data.rows import Batch
 from ..errors import UserError
@@ -34,7 +34,7 @@ from ..training.step import Step
 from .corpus import run_corpus
 from .loading import build_model, can_chat
 from .scoring import ValidationSet
-from .tokenizing import Notify, tokenizer_event, tokenizer_for, writing
+from .tokenizing import Notify, tokenizer_event, tokenizer_for
 
 
 @dataclass
@@ -142,7 +142,7 @@ class _Session:
         self.tokenizer = self._find_tokenizer(retrain)
         notify({"event": "phase", "text": "preparing the data"})
         self._corpus = run_corpus(this, recipe, self.tokenizer, self._report_documents)
-        self.batches = self._corpus.batches()
+        self.batches = self._corpus.batches
         self._held_out = ValidationSet(self._corpus)
         self.model = build_model(recipe, self.tokenizer)
         _check_memory(self.model)
@@ -171,7 +171,7 @@ class _Session:
         if (own / "tokenizer_config.json").is_file():
             return load_tokenizer(own)
         tokenizer = tokenizer_for(self.recipe, self.run.path.parent, self._notify, retrain)
-        with writing(own):
+        with disk.writing("the tokenizer", own):
             tokenizer.save(own, model_max_length=self.recipe.model.context)
         self.log(tokenizer_event(tokenizer, self.recipe))
         return tokenizer

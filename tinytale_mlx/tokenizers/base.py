@@ -6,9 +6,9 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .special import SpecialTokens
 from .splitting import grouped, regroup
 from .trie import SpecialSplitter
 
+Name = TypeVar("Name", str, bytes)
 BATCH = 1 << 20
 """Characters that go to a worker process at a time."""
 
@@ -196,6 +197,31 @@ def _encode_compactly(how: tuple[Tokenizer, bool], texts: list[str]) -> tuple[np
         ids.extend(encoded)
         lengths.append(len(encoded))
     return np.frombuffer(ids, np.uint32), np.frombuffer(lengths, np.int64)
+
+
+class ListedTokenizer(Tokenizer):
+    """One that has a list of what each token writes, `_written`, which a subclass fills in."""
+
+    _written: dict[int, bytes]
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._written)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        try:
+            return self._written[token_id]
+        except KeyError:
+            raise check_id(token_id, self.vocab_size) from None
+
+
+def numbers_of(vocab: Mapping[int, Name]) -> dict[Name, int]:
+    """The id of each token. Refuses a vocabulary in which two tokens are the same."""
+    ids = {name: token for token, name in vocab.items()}
+    if len(ids) < len(vocab):
+        twice = next(name for token, name in vocab.items() if ids[name] != token)
+        raise UserError(f"two tokens of the vocabulary are the same: {twice!r}")
+    return ids
 
 
 def check_id(token_id: int, vocab_size: int) -> UserError:

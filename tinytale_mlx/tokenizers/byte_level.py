@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from ..errors import UserError
-from .base import Tokenizer, check_contiguous, check_id
+from .base import ListedTokenizer, check_contiguous, numbers_of
 from .files import Json, special_ids_from, split_json
 from .special import SpecialTokens
 from .splitting import STANDARD_PATTERNS, TextRules, regroup
@@ -70,7 +70,7 @@ def vocab_from_json(content: Json) -> dict[int, bytes]:
     return vocab | {token: name.encode() for name, token in special_ids.items()}
 
 
-class ByteLevelTokenizer(Tokenizer):
+class ByteLevelTokenizer(ListedTokenizer):
     """Text is cut into words (`splitting.py`), and a word's bytes into tokens, once for each distinct word.
 
     `vocab` maps each id to the bytes it writes (a special token: to its name). A subclass says in `_encode_word`
@@ -88,10 +88,7 @@ class ByteLevelTokenizer(Tokenizer):
     ) -> None:
         """As the subclasses. Raises UserError if a byte has no token, two tokens are equal, or ids have gaps."""
         specials = SpecialTokens.of(special_tokens)
-        ids = {name: token for token, name in vocab.items()}
-        if len(ids) < len(vocab):
-            twice = next(name for token, name in vocab.items() if ids[name] != token)
-            raise UserError(f"two tokens of the vocabulary are the same: {twice!r}")
+        ids = numbers_of(vocab)
         for name in specials.names:
             ids.setdefault(name.encode(), len(ids))
         check_contiguous(list(ids.values()))
@@ -126,16 +123,6 @@ class ByteLevelTokenizer(Tokenizer):
     @abstractmethod
     def _encode_word(self, word: str) -> tuple[int, ...]:
         """The ids of one word."""
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.vocab)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        try:
-            return self._written[token_id]
-        except KeyError:
-            raise check_id(token_id, self.vocab_size) from None
 
     # ------------------------------------------------------------------ files
     def _vocab_json(self) -> dict[str, int]:

@@ -25,7 +25,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto  # pyright: ignore[
 
 from ..disk import replacing
 from ..errors import UserError
-from .base import Tokenizer, check_id
+from .base import ListedTokenizer
 from .bpe_training import Progress, Texts
 from .byte_level import WordCache
 from .files import Json, frame_of, read_json, special_ids_from
@@ -46,7 +46,7 @@ from .splitting import NormalForm, encode_utf8, regroup
 FILE = "sentencepiece.model"
 
 
-class SentencePieceTokenizer(Tokenizer):
+class SentencePieceTokenizer(ListedTokenizer):
     """A SentencePiece model, trained here (`train`) or by somebody else (`from_file`).
 
     One that was trained here gives every text back (normalized, if that was asked for). Its unk token is never
@@ -130,16 +130,6 @@ class SentencePieceTokenizer(Tokenizer):
         return super().encode_iterable(texts, special=special)
 
     # ------------------------------------------------------------------ ids to text
-    @property
-    def vocab_size(self) -> int:
-        return len(self._written)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        try:
-            return self._written[token_id]
-        except KeyError:
-            raise check_id(token_id, self.vocab_size) from None
-
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = True) -> bytes:
         """As in every tokenizer; less the space that somebody else's model puts in front."""
         written = super().decode_bytes(ids, skip_special=skip_special)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import UserError
-from .base import Tokenizer, check_contiguous, check_id
+from .base import ListedTokenizer, check_contiguous, numbers_of
 from .bpe_training import BATCH, Progress, Texts, count_words, plain_pieces, read_documents
 from .files import (
     Json,
@@ -45,7 +45,7 @@ class _Table(dict[str, int]):
         return self._unknown
 
 
-class TableTokenizer(Tokenizer):
+class TableTokenizer(ListedTokenizer):
     """What the two have in common. `vocab` maps each id to its text (a special token: to its name)."""
 
     vocab: dict[int, str]
@@ -53,10 +53,7 @@ class TableTokenizer(Tokenizer):
     def __init__(self, vocab: dict[int, str], special_tokens: SpecialTokens | Sequence[str] = ()) -> None:
         """Ids of `vocab` are 0 to n - 1, special tokens among them."""
         specials = SpecialTokens.of(special_tokens)
-        ids = {name: token for token, name in vocab.items()}
-        if len(ids) < len(vocab):
-            twice = next(name for token, name in vocab.items() if ids[name] != token)
-            raise UserError(f"two tokens of the vocabulary are the same: {twice!r}")
+        ids = numbers_of(vocab)
         check_contiguous(list(vocab))
         missing = [name for name in specials.names if name not in ids]
         if missing:
@@ -66,16 +63,6 @@ class TableTokenizer(Tokenizer):
         self._table = _Table(ids, self.unk_id)
         self._written = dict.fromkeys(self._special_names, b"")
         self._written |= {token: encode_utf8(name) for name, token in ids.items()}
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.vocab)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        try:
-            return self._written[token_id]
-        except KeyError:
-            raise check_id(token_id, self.vocab_size) from None
 
     def _vocab_with(self, specials: SpecialTokens) -> dict[int, str]:
         """The vocabulary, and at its end the special tokens that it lacks."""

@@ -1,5 +1,7 @@
 """What the optimisers share: decoupled weight decay (Loshchilov & Hutter 2019), and arithmetic in float32."""
 
+from abc import ABC, abstractmethod
+
 import mlx.core as mx
 import mlx.optimizers as optim
 
@@ -9,7 +11,7 @@ def decayed(parameter: mx.array, rate: mx.array, weight_decay: float) -> mx.arra
     return parameter * (1 - rate * weight_decay) if parameter.ndim >= 2 else parameter
 
 
-class DecoupledOptimizer(optim.Optimizer):
+class DecoupledOptimizer(optim.Optimizer, ABC):
     """Moves each parameter by `rate` times `direction`, in float32 whatever the parameter is kept in.
 
     The rate is an array in the state, so that a compiled update takes another one each step.
@@ -30,6 +32,6 @@ class DecoupledOptimizer(optim.Optimizer):
         """The length of this parameter's step, in units of its direction."""
         return self.learning_rate
 
+    @abstractmethod
     def direction(self, gradient: mx.array, state: dict) -> mx.array:
         """Where the loss rises, float32 [shape of the gradient]; brings the parameter's state up to date."""
-        raise NotImplementedError
