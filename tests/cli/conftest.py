@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tinytale_mlx.cli.app import main
+from tinytale_mlx.stages import tokenizing
+from tinytale_mlx.tokenizers import ByteBPE
 
 NANO = """
 name: nano
@@ -25,6 +27,7 @@ train: {steps: 24, batch_size: 4, accumulate: 2, optimizer: muon, learning_rate:
         validate_every: 10, validation_batches: 2, save_every: 5, sample_every: 10, log_every: 1}
 generate: {max_new_tokens: 12}
 """
+BOOK = "".join(f"The {animal} number {i} went home.\n" for i in range(100) for animal in ("cat", "dog"))
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
@@ -127,3 +130,41 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"there is no {SHARED}")
     return SHARED
+
+
+# ---------------------------------------------------------------------- tokenizers
+@pytest.fixture(scope="session")
+def book() -> str:
+    """What is in the book.txt of `folder`."""
+    return BOOK
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the current one, with a book.txt and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text(BOOK)
+    return tmp_path
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What tokenizers have been trained (not loaded) since the test began."""
+    found: list[Any] = []
+    make = tokenizing.make_tokenizer
+
+    def counted(recipe: Any, *arguments: Any, **options: Any) -> Any:
+        if recipe.kind not in tokenizing.LOADED:
+            found.append((recipe, options["workers"]))
+        return make(recipe, *arguments, **options)
+
+    monkeypatch.setattr(tokenizing, "make_tokenizer", counted)
+    return found
+
+
+@pytest.fixture(scope="session")
+def tok(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a byte-level BPE of 300 tokens."""
+    path = tmp_path_factory.mktemp("tok")
+    ByteBPE.train([BOOK], 300).save(path)
+    return path

@@ -1,7 +1,5 @@
 """Conversations: ids and mask as transformers gives them, markers that cannot be forged, prompts as prefixes."""
 
-import pickle
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +29,7 @@ from tinytale_mlx.tokenizers.templates import (
     Turn,
     find_template,
 )
+from tinytale_mlx.workers import map_ordered
 
 SPECIALS = SpecialTokens.standard(extra=("<r0>", "<r1>", "<r2>"))
 ALL = pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
@@ -308,6 +307,10 @@ def test_a_template_without_an_answer_is_refused():
         Template("mine", {"assistant": Turn((Special("<a>"),), ("\n",))})
 
 
-@ALL
-def test_templates_travel_to_other_processes(template):
-    assert pickle.loads(pickle.dumps(template)) == template
+def test_templates_travel_to_other_processes():
+    (arrived,) = map_ordered(_both, TEMPLATES, [TEMPLATES], workers=2)
+    assert arrived == (TEMPLATES, TEMPLATES)
+
+
+def _both(first, second):
+    return first, second

@@ -1,7 +1,7 @@
 """SentencePiece models: how they are trained, and what becomes of those that somebody else has trained."""
 
+import copy
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def test_their_special_tokens(foreign):
     assert eos not in tokenizer.encode("one</s>two", special=False)
     more = tokenizer.add_tokens(["<|im_start|>"])
     assert more.encode("one<|im_start|>") == [*package.encode("one"), 800]
-    assert pickle.loads(pickle.dumps(more)).encode("a  b") == package.encode("a  b")
+    assert copy.deepcopy(more).encode("a  b") == package.encode("a  b")
 
 
 def test_a_model_of_another_type_is_refused(tmp_path):
