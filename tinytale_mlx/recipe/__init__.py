@@ -10,8 +10,9 @@ from typing import Annotated
 from pydantic import Field
 
 from .data import CleanRecipe, DataRecipe, SourceRecipe
+from .generate import GenerateRecipe
 from .model import ModelConfig, RopeScaling
-from .section import PositiveInt, Section
+from .section import Section
 from .tokenizer import TokenizerRecipe
 from .training import TrainRecipe
 
@@ -26,17 +27,6 @@ __all__ = [
     "TokenizerRecipe",
     "TrainRecipe",
 ]
-
-
-class GenerateRecipe(Section):
-    """Sampling defaults that travel with the model."""
-
-    prompts: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: [""])
-    """What the samples shown during and after training start with; an empty prompt starts a new document."""
-    max_new_tokens: PositiveInt = 200
-    temperature: Annotated[float, Field(ge=0)] = 0.8
-    top_k: Annotated[int, Field(ge=0)] = 0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
 
 
 class Recipe(Section):
