@@ -10,6 +10,9 @@ StepNumber = Annotated[int, BeforeValidator(lambda key: int(key) if str(key).isd
 """As the key of a mapping, which is text in JSON and in `--set a.b=c`."""
 
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
 class TrainRecipe(Section):
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 8
@@ -18,6 +21,20 @@ class TrainRecipe(Section):
     """Micro-batches per optimiser step."""
     accumulate_schedule: dict[StepNumber, PositiveInt] = Field(default_factory=dict)
     """How many from which step (counted from 0) on instead: `{1000: 4, 5000: 16}`. So the batch grows with training."""
+    epochs: PositiveFloat | None = None
+    """Instead of `steps`: how often to go through the data."""
+    precision: Precision = "float32"
+    """What the model computes in. Weights and optimiser stay in float32, and so do losses, softmax and norms."""
+    loss_scale: PositiveFloat = 2.0**16
+    """Of float16, at the start; it is halved where gradients overflow (Micikevicius et al. 2018)."""
+    loss_scale_window: PositiveInt = 1000
+    """After so many steps without overflow it is doubled."""
+    gradient_checkpointing: Literal["none", "attention", "block"] = "none"
+    """What of a block is computed again on the way back, instead of being kept (Chen et al. 2016)."""
+    gradient_checkpointing_every: PositiveInt = 1
+    """In every block, or only in every second one, third one, ..."""
+    loss_chunk_tokens: PositiveInt | None = None
+    """The logits of so many tokens at a time exist; left out, those of the whole micro-batch."""
     optimizer: Literal["adamw", "muon", "adafactor", "lion", "adam_mini"] = "adamw"
     """`muon` moves the matrices inside the blocks by orthogonal steps; everything else stays with AdamW. `adam_mini`
     needs half of AdamW's memory, as does `lion` (at a third of the learning rate or less), `adafactor` next to none."""
@@ -44,11 +61,20 @@ class TrainRecipe(Section):
     """Validate and keep an exponential moving average of the weights, with this decay per step, such as 0.999."""
     average_last: Annotated[float, Field(gt=0, le=1)] | None = None
     """Or the plain average over this share of the steps, the last ones."""
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
+    """How many steps in a row may be left out, because a loss or gradient is not finite, before training stops."""
+    early_stopping: PositiveInt | None = None
+    """Stop when so many validations in a row have not brought a lower loss."""
     validate_every: PositiveInt = 200
     validation_batches: PositiveInt | None = None
     """Of the validation windows, at most this many batches; left out, all of them."""
     save_every: PositiveInt = 200
     keep_checkpoints: PositiveInt = 2
+    """The newest ones."""
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    """And those with the lowest validation loss."""
+    final_model: Literal["last", "best"] = "last"
+    """Which weights the model directory gets at the end."""
     sample_every: PositiveInt = 200
     log_every: PositiveInt = 10
 

@@ -29,6 +29,7 @@ from ..training.averaging import WeightAverage, averages, share_of
 from ..training.loop import Hooks, Progress
 from ..training.loop import train as run_loop
 from ..training.optimizers import make_optimizer
+from ..training.precision import LossScale
 from ..training.schedules import accumulate_at, micro_batches_before
 from ..training.step import Step
 from .corpus import run_corpus
@@ -117,7 +118,13 @@ def _check_same_recipe(this: Run, recipe: Recipe, most: int = 4) -> None:
 
 def _train(session: "_Session", stop_requested: Callable[[], bool]) -> TrainResult:
     recipe, progress = session.recipe, session.progress
-    step = Step(session.model, session.optimizer, recipe.train.max_grad_norm)
+    step = Step(
+        session.model,
+        session.optimizer,
+        recipe.train.max_grad_norm,
+        precision=recipe.train.precision,
+        loss_scale=session.loss_scale,
+    )
     hooks = Hooks(session.log, session.validate, session.sample, session.save, stop_requested, session.after_step)
     session.start()
     with session.batch_at() as batch_at:
@@ -148,6 +155,7 @@ class _Session:
         _check_memory(self.model)
         self.optimizer = make_optimizer(recipe.train)
         self.average = WeightAverage(self.model.trainable_parameters()) if averages(recipe.train) else None
+        self.loss_scale = LossScale.of(recipe.train)
         self.progress = Progress()
         if saved := checkpoint.all_checkpoints(this.checkpoints):
             state = checkpoint.load(saved[-1], self.model, self.optimizer, self.average)

@@ -1,8 +1,11 @@
 """Losses as pure functions of arrays. They return sums; who divides, by what, is decided once per optimiser step."""
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from ..models.elementary import polynomial_exp, scalar_exp, with_vjp
+from ..models.transformer import Transformer
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
@@ -47,3 +50,15 @@ def next_token_loss(logits: mx.array, tokens: mx.array, weights: mx.array) -> mx
     """
     targets = mx.where(weights > 0, tokens[:, 1:], 0)  # an id such as -100 lies outside the logits
     return (cross_entropy(logits, targets) * weights).sum()
+
+
+def token_loss(model: Transformer, arrays: Sequence[mx.array | None], key: mx.array) -> tuple[mx.array, mx.array]:
+    """The language-modelling loss of a batch: (Σ weight x nats, Σ weight), float32 scalars.
+
+    arrays: tokens [B, T+1], weights [B, T], and segments [B, T+1] where each document is to be read alone.
+    """
+    tokens, weights, segments = [*arrays, None][:3]
+    assert tokens is not None
+    assert weights is not None
+    inside = None if segments is None else segments[:, :-1]
+    return next_token_loss(model(tokens[:, :-1], key=key, segments=inside), tokens, weights), weights.sum()
