@@ -194,3 +194,21 @@ def test_real_documents_leave_less_than_four_percent_padding(name: str) -> None:
     for context in (256, 512, 1024):
         rows = PackedRows(np.zeros(lengths.sum(), np.uint16), offsets_of(lengths.tolist()), context)
         assert rows.filled > 0.96, context
+
+
+# ---------------------------------------------------------------------- fine-tuning
+@pytest.mark.parametrize("mask", [False, True])
+@given(lengths=DOCUMENTS.filter(lambda lengths: max(lengths) > 1), seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_each_token_keeps_its_own_weight(mask: bool, lengths: list[int], seed: int) -> None:
+    """Every trained token is a target once, with its weight, unless nothing predicts it."""
+    offsets, total = offsets_of(lengths), sum(lengths)
+    weights = np.random.default_rng(seed).integers(0, 3, total)
+    tokens = np.arange(1, total + 1)  # each says where it came from
+    rows = PackedRows(tokens, offsets, 20, mask=mask, weights=weights)
+    plain = PackedRows(tokens, offsets, 20, mask=mask)
+    everything = np.arange(rows.count)
+    ours, theirs = rows.rows(0, everything), plain.rows(0, everything)
+    np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+    own = np.append(0, weights)[ours.tokens[:, 1:]]
+    np.testing.assert_array_equal(ours.weights, theirs.weights * own)

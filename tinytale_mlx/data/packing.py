@@ -23,14 +23,22 @@ class PackedRows:
     `document_pieces`; one of less than two has nothing to predict, and is left out. With `mask` there are segments,
     and what begins a piece weighs 0. Without, attention reaches back to the documents before, and the first token of
     a document is predicted from them as in any window; only that of a piece that goes on with a document, which was
-    a target before, weighs 0.
+    a target before, weighs 0. Of examples for fine-tuning, `weights` [N] says besides how much each token counts.
 
     The plan is made once, 20 bytes a piece. It does not depend on the seed: the order of the rows does.
     """
 
-    def __init__(self, tokens: np.ndarray, offsets: np.ndarray, context: int, mask: bool = False) -> None:
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        offsets: np.ndarray,
+        context: int,
+        mask: bool = False,
+        weights: np.ndarray | None = None,
+    ) -> None:
         self.context = context
         self._tokens, self._offsets, self._mask = np.asarray(tokens), offsets, mask
+        self._weights = weights
         begins, ends = document_pieces(offsets, context)
         useful = ends - begins >= 2
         begins, lengths = begins[useful], (ends - begins)[useful].astype(np.int32)
@@ -56,8 +64,9 @@ class PackedRows:
         step = counting(lengths)
         to = np.repeat(firsts, lengths) + step
 
+        source = np.repeat(begins, lengths) + step
         tokens = np.zeros(size * width, np.int32)
-        tokens[to] = self._tokens.take(np.repeat(begins, lengths) + step)
+        tokens[to] = self._tokens.take(source)
         segments = np.repeat(counts, width).astype(np.int32)  # padding is a segment of its own, the last
         segments[to] = np.repeat(within, lengths)
         tokens, segments = tokens.reshape(size, width), segments.reshape(size, width)
@@ -65,6 +74,10 @@ class PackedRows:
         if not self._mask:
             targets |= self._opens(begins, firsts, size)[:, 1:]
         weights = (targets & (segments[:, 1:] < counts[:, None])).astype(np.float32)
+        if self._weights is not None:
+            own = np.zeros(size * width, np.float32)
+            own[to] = self._weights.take(source)
+            weights *= own.reshape(size, width)[:, 1:]
         return Batch(tokens, weights, segments if self._mask else None)
 
     def _opens(self, begins: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
