@@ -1,0 +1,142 @@
+"""`tinytale plan`: will it fit, and how long will it take?"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tinytale_mlx import run
+
+from .options import Json, Runs, Set, print_json, size
+
+if TYPE_CHECKING:
+    from tinytale_mlx.planning.forecast import Forecast
+    from tinytale_mlx.stages.planning import Plan
+
+PARTS = ["weights", "gradients", "optimizer", "average", "activations", "logits", "temporary"]
+
+
+def plan(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A built-in recipe, a YAML file, or a run. Default: tale, the demo."),
+    ] = None,
+    chip: Annotated[
+        list[str] | None,
+        typer.Option("--chip", help="Such as m2-8gb or m4-max; `all` for all. Default: this machine, and m2-8gb."),
+    ] = None,
+    set_: Set = None,
+    runs: Runs = run.ROOT,
+    json: Json = False,
+) -> None:
+    """Parameters, FLOPs, the peak of training memory, the largest batch and the hours, before anything is trained.
+
+    Figures for Apple's chips are estimates from published ones.
+
+    Examples:
+
+        tinytale plan
+
+        tinytale plan tiny-llm --chip m2-8gb --set train.gradient_checkpointing=block
+
+        tinytale plan lillm --chip all --json
+    """
+    from tinytale_mlx import stages
+
+    found = stages.plan(recipe, set_, chip, runs)
+    if json:
+        print_json(found.to_json())
+        return
+    console = Console(highlight=False)
+    _say_what(console, found)
+    console.print(_memory(found.forecasts))
+    console.print()
+    console.print(_machines(found.forecasts))
+    for line in dict.fromkeys(one.machine.basis for one in found.forecasts):
+        console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
+    _say_what_helps(console, found.forecasts)
+
+
+def _say_what(console: Console, plan: "Plan") -> None:
+    recipe, train, flops = plan.recipe, plan.recipe.train, plan.flops
+    again = f", and {size(flops.recomputed)} computed again" if flops.recomputed else ""
+    console.print(
+        f"[bold]{escape(recipe.name)}[/bold]: {plan.parameters:,} parameters; vocabulary {plan.vocab_size:,} "
+        f"({escape(plan.vocab_from)})\n"
+        f"FLOPs per token: {size(flops.forward)} forward, {size(flops.training)} in training{again}\n"
+        f"{train.steps:,} steps of {train.accumulate} x {train.batch_size} x {recipe.model.context} tokens: "
+        f"{size(plan.tokens)} tokens\n",
+        soft_wrap=True,
+    )
+
+
+def _memory(forecasts: list["Forecast"]) -> Table:
+    """What takes the memory: the same for all Macs, so one column does."""
+    columns = {one.machine.backend.name: one for one in reversed(forecasts)}
+    heads = {"cpu": "CPU, MB", "gpu": "Mac's GPU, MB"}
+    table = Table("peak memory", *reversed([heads[name] for name in columns]), box=None, header_style="bold")
+    shown = [one.memory.to_json() for one in reversed(columns.values())]
+    for part in PARTS:
+        if any(memory[part] for memory in shown):
+            table.add_row(part, *(_mb(memory[part]) for memory in shown))
+    table.add_row("[bold]peak[/bold]", *(f"[bold]{_mb(memory['peak'])}[/bold]" for memory in shown))
+    table.add_row("reached in", *(f"the {memory['moment']}" for memory in shown))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _machines(forecasts: list["Forecast"]) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column("machine", overflow="fold")
+    for head in ("usable, MB", "fits", "largest batch", "tokens/s", "time"):
+        table.add_column(head, justify="right")
+    for one in forecasts:
+        fits = "[green]yes[/green]" if one.fits else "[red]no[/red]"
+        low, high = one.speed.tokens_per_second
+        least, most = one.speed.hours
+        table.add_row(
+            escape(one.machine.name),
+            _mb(one.machine.usable),
+            fits,
+            f"{one.largest_batch:,}",
+            f"{size(low)} to {size(high)}",
+            _span(least, most),
+        )
+    return table
+
+
+def _say_what_helps(console: Console, forecasts: list["Forecast"]) -> None:
+    """For the machine that has least: what to set, if it has to be, and what else there is."""
+    scarce = min(forecasts, key=lambda one: one.machine.usable - one.memory.peak)
+    if not scarce.fits:
+        name = escape(scarce.machine.name)
+        if scarce.remedy:
+            console.print(
+                f"\n[bold]To make it fit on {name}:[/bold] --set {' --set '.join(scarce.remedy)}", soft_wrap=True
+            )
+        else:
+            console.print(f"\n[bold]Nothing here makes it fit on {name};[/bold] choose a smaller model or context.")
+    if scarce.suggestions:
+        table = Table(
+            f"what saves memory ({escape(scarce.machine.name)})", "MB", "costs", box=None, header_style="bold"
+        )
+        table.columns[1].justify = "right"
+        for one in scarce.suggestions:
+            table.add_row(one.set, _mb(one.saves), one.costs)
+        console.print()
+        console.print(table)
+
+
+def _span(low: float, high: float) -> str:
+    """Two numbers of hours, in the unit that suits the larger one."""
+    units = (("days", 24, 48), ("hours", 1, 2), ("minutes", 1 / 60, 1 / 30), ("seconds", 1 / 3600, 0))
+    unit, hours = next((unit, hours) for unit, hours, least in units if high >= least)
+    digits = ".0f" if high / hours >= 10 else ".1f"
+    return f"{low / hours:,{digits}} to {high / hours:,{digits}} {unit}"
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f}"
