@@ -1,26 +1,51 @@
 """`tinytale chat`: a conversation with a model, or, with a model that knows only text, a tale written in turns."""
 
+import math
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from tinytale_mlx import run
 from tinytale_mlx.errors import UserError
 
-from .options import MaxNewTokens, Model, Runs, Seed, Temperature, TopK, TopP, printable
+from .chat_commands import HELP, Commands
+from .options import (
+    MaxNewTokens,
+    MinP,
+    Model,
+    RepetitionPenalty,
+    Runs,
+    Seed,
+    SetSampling,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    printable,
+)
+from .terminal import Interrupts, coloured, dimmed, edit_lines, has_colour, plain_warnings, say, well_formed
 
 if TYPE_CHECKING:
     from tinytale_mlx.generation.conversation import Conversation
-
-HELP = "/reset forgets the conversation, /help says this, /quit (or Ctrl-D) ends. Ctrl-C stops an answer."
+    from tinytale_mlx.stages import Loaded
 
 
 def chat(
     model: Model = None,
+    system: Annotated[str, typer.Option("--system", help="What the model is told before the first question.")] = "",
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
     max_new_tokens: MaxNewTokens = None,
+    stop: Stop = None,
+    set_: SetSampling = None,
+    show_probabilities: Annotated[
+        bool, typer.Option("--show-probabilities", help="Colour each token by how likely the model found it.")
+    ] = False,
     seed: Seed = 0,
     runs: Runs = run.ROOT,
 ) -> None:
@@ -33,6 +58,8 @@ def chat(
         tinytale chat
 
         tinytale chat my-run --temperature 0.5
+
+        tinytale chat --system "You are a friendly fox." --show-probabilities
     """
     from tinytale_mlx import stages
     from tinytale_mlx.generation.conversation import Conversation
@@ -40,50 +67,91 @@ def chat(
     from .settings import with_options
 
     loaded = stages.load(model, runs)
+    if loaded.note:
+        say(loaded.note)
     settings = with_options(
-        loaded.settings, temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens
+        loaded.settings, set_, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, stop=stop or None,
+        repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    if show_probabilities and not has_colour(sys.stdout):
+        say("--show-probabilities needs a terminal with colours, so there are none")
+        show_probabilities = False
+    conversation = Conversation(
+        loaded.model,
+        loaded.tokenizer,
+        settings,
+        seed,
+        loaded.encode,
+        loaded.stop,
+        messages_known=loaded.can_chat,
+        alternatives=0 if show_probabilities else None,
     )
-    conversation = Conversation(loaded.model, loaded.tokenizer, settings, seed, messages_known=loaded.can_chat)
+    conversation.system = system
+    with plain_warnings():
+        _talk(loaded, conversation, show_probabilities)
+
+
+def _talk(loaded: "Loaded", conversation: "Conversation", show_probabilities: bool) -> None:
     interactive = sys.stdin.isatty()
     if interactive:
+        edit_lines()
         kind = (
             "Ask it for a tale"
             if loaded.can_chat
             else "It has read text, not conversations, and goes on where you stop"
         )
         print(f"{loaded.path}: {kind}. {HELP}")
-    for line in _lines(interactive):
-        if line in ("/quit", "/exit"):
-            break
-        if line == "/help":
-            print(HELP)
-        elif line == "/reset":
-            conversation.reset()
-            print("(a new conversation)")
-        elif line.startswith("/"):
-            print(f"there is no command {line.split()[0]}; {HELP}")
-        elif line:
-            _answer(conversation, line)
+    commands = Commands(conversation)
+    with Interrupts() as interrupts:
+        for line in _lines(interactive, interrupts):
+            if line.startswith("/"):
+                if not commands.run(line):
+                    break
+            elif line:
+                _answer(conversation, line, show_probabilities, interrupts)
+                if interactive:
+                    print(dimmed(commands.figures()))
 
 
-def _lines(interactive: bool) -> Iterator[str]:
+def _lines(interactive: bool, interrupts: Interrupts) -> Iterator[str]:
+    """What is typed. Ctrl-C at the prompt says how to leave, and the second time leaves."""
+    insisting = False
     while True:
         try:
-            yield input("\nyou> " if interactive else "").strip()
+            with interrupts.allowed():
+                line = input("\nyou> " if interactive else "")
         except EOFError:
-            return
+            break
         except KeyboardInterrupt:
-            print("\n(Ctrl-D or /quit ends)")
+            if insisting:
+                break
+            insisting = True
+            print("\n(once more, Ctrl-D or /quit ends)")
+            continue
+        insisting = False
+        yield well_formed(line).strip()
+    if interactive:
+        print()
 
 
-def _answer(conversation: "Conversation", line: str) -> None:
+def _answer(conversation: "Conversation", line: str, show_probabilities: bool, interrupts: Interrupts) -> None:
+    pieces = conversation.answer(line)
     try:
-        for piece in conversation.answer(line):
-            print(printable(piece), end="", flush=True)
+        while True:
+            with interrupts.allowed():
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            said = printable(piece)
+            if show_probabilities and (noted := conversation.completion.logprobs):
+                said = coloured(said, math.exp(noted[-1].logprob))
+            print(said, end="", flush=True)
     except KeyboardInterrupt:
         print(" ...", end="")
     except UserError as error:  # such as a character that the model has never seen
-        print(f"tinytale: {error}", file=sys.stderr)
+        say(str(error))
+    finally:
+        pieces.close()
     print()
     if conversation.forgotten:
         print("(the oldest part no longer fits the model's context and is forgotten)", file=sys.stderr)

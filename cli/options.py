@@ -23,7 +23,19 @@ Model = Annotated[
 Temperature = Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy. Default: the recipe's.")]
 TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among the k likeliest tokens; 0 for all.")]
 TopP = Annotated[float | None, typer.Option("--top-p", help="Choose among the likeliest tokens that sum to p.")]
+MinP = Annotated[float | None, typer.Option("--min-p", help="Leave out what is less than this share of the likeliest.")]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option("--repetition-penalty", help="Above 1, what is there already becomes less likely.")
+]
 MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", "-m", help="Stop after so many tokens.")]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help="Stop before this text; repeat it for several."),
+]
+SetSampling = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the recipe's `generate`, as no_repeat_ngram=3."),
+]
 
 
 def own_text(data: list[str] | None) -> list[str]:

@@ -7,11 +7,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tinytale_mlx.generation import engine
-from tinytale_mlx.generation.engine import Completion, complete, generate_ids, stream_text
+from tinytale_mlx.generation import memory
+from tinytale_mlx.generation.completions import complete, stream_text
+from tinytale_mlx.generation.engine import generate_ids
 from tinytale_mlx.generation.prompts import stop_ids, text_prompt
+from tinytale_mlx.generation.text import Completion
 from tinytale_mlx.models import Transformer
-from tinytale_mlx.models.cache import KVCache
 from tinytale_mlx.recipe import GenerateRecipe, ModelConfig
 from tinytale_mlx.tokenizers import ByteBPE, CharTokenizer
 
@@ -33,36 +34,39 @@ def model(tiny: Callable[..., ModelConfig], tokenizer: ByteBPE) -> Transformer:
     return Transformer(config, seed=2)
 
 
+class Tape:
+    """A cache that remembers the tokens themselves."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.state = ()
+
+
 class Parrot:
-    """A model that answers each prompt with the next of its answers, then with token 0 forever."""
+    """A model that answers each prompt with the next of its answers, then with token 0 forever.
+
+    It is no MLX module, and so is read row by row; all of a prompt but its last token comes at once.
+    """
 
     def __init__(self, config: ModelConfig, *answers: list[int]):
         self.config, self.answers = config, iter(answers)
         self.prompts: list[list[int]] = []
 
-    def make_cache(self) -> list[KVCache]:
+    def make_cache(self) -> list[Tape]:
         self.answer: list[int] = next(self.answers)
-        self.start: int | None = None
-        return [KVCache()]
+        self.tape = Tape()
+        self.said = 0
+        return [self.tape]
 
-    def hidden(self, ids: mx.array, cache: list[KVCache]) -> mx.array:
-        if self.start is None:
-            self.prompts.append(np.array(ids)[0].tolist())
-            self.start = ids.shape[1] - 1
-        begin = cache[0].offset
-        nothing = mx.zeros((1, 1, ids.shape[1], 1))
-        cache[0].update_and_fetch(nothing, nothing)
-        return mx.arange(begin, cache[0].offset)[None, :, None]
-
-    def logits(self, hidden: mx.array) -> mx.array:
-        assert self.start is not None
-        place = hidden[..., 0] - self.start
-        answer = mx.array([*self.answer, 0])
-        token = answer[mx.minimum(place, len(self.answer))]
-        return 40.0 * (token[..., None] == mx.arange(self.config.vocab_size))
-
-    def __call__(self, ids: mx.array, cache: list[KVCache]) -> mx.array:
-        return self.logits(self.hidden(ids, cache))
+    def __call__(self, ids: mx.array, cache: list[Tape]) -> mx.array:
+        new = np.array(ids)[0].tolist()
+        if len(new) > 1 or self.said == 0:
+            self.prompts[:] = [[*self.tape.tokens, *new]]
+        self.tape.tokens += new
+        token = [*self.answer, 0][min(self.said, len(self.answer))]
+        self.said += len(new) == 1
+        size: Any = self.config.vocab_size
+        return 40.0 * mx.broadcast_to(mx.arange(size) == token, (1, len(new), size))
 
 
 @pytest.fixture
@@ -83,9 +87,9 @@ def ids_of(model: Any, prompt: list[int], settings: GenerateRecipe = GREEDY, key
 # ---------------------------------------------------------------------- when it stops
 def test_it_stops_at_the_end_of_the_text(parrot: Callable[..., Any], tokenizer: ByteBPE):
     model = parrot("Once.")
-    completion = complete(model, tokenizer, [9, 8], GREEDY, KEY, stop_ids(tokenizer))
+    completion = complete(model, tokenizer, [9, 8, 7], GREEDY, KEY, stop_ids(tokenizer))
     assert completion == Completion("Once.", tokenizer.encode("Once."), "stop")
-    assert model.prompts == [[9, 8]]
+    assert model.prompts == [[9, 8, 7]]
 
 
 def test_it_stops_at_the_end_of_a_message(parrot: Callable[..., Any], tokenizer: ByteBPE):
@@ -179,7 +183,7 @@ def test_a_long_prompt_counts_with_its_end(model: Transformer, dice: np.random.G
 
 def test_a_prompt_is_read_in_pieces(model: Transformer, monkeypatch: pytest.MonkeyPatch):
     whole = ids_of(model, list(range(20, 31)))
-    monkeypatch.setattr(engine, "PREFILL", 4)
+    monkeypatch.setattr(memory, "PREFILL", 4)
     assert ids_of(model, list(range(20, 31))) == whole
 
 

@@ -332,7 +332,7 @@ def test_shared_layers_drop_each_for_itself(tiny: Callable[..., ModelConfig], di
     x = mx.array(dice.normal(size=(1, 8, 32)).astype(np.float32))
     given: list[np.ndarray] = []
     block = model.layers[0]
-    model.model.layers = [lambda h, cache, key, _: given.append(np.array(block(x, cache, key))) or h]
+    model.model.layers = [lambda h, cache, key, *_: given.append(np.array(block(x, cache, key))) or h]
     model(mx.zeros((1, 8), mx.int32), key=mx.random.key(0))
     assert len(given) == 2
     assert not np.allclose(*given, atol=1e-4)

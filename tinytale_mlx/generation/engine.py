@@ -1,114 +1,77 @@
-"""The decoding loop: read the prompt once, then one token at a time, with the keys and values kept.
+"""One text: read the prompt once, then one token at a time, with the keys and values kept.
 
-The next step is put on its way before the last token is looked at (`mx.async_eval`), so the processor that runs the
-model never waits for the one that runs Python.
+It is a batch of one row (`batch.py`, `memory.py`), so one body serves single texts and many.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import mlx.core as mx
 
-from ..models.transformer import Cache, Transformer
 from ..recipe import GenerateRecipe
-from ..tokenizers.base import StreamDecoder, Tokenizer
-from .sampling import sample
-
-PREFILL = 512
-"""Prompt tokens per forward pass, which bounds the memory that a long prompt takes."""
+from .batch import Batch, Text, Token
+from .keys import row_keys
+from .memory import context_of
+from .prompt_cache import PromptCache
+from .sampling import Sampler
+from .speculative import Draft, speculate
 
 
 def generate_ids(
-    model: Transformer,
+    model: Any,
     prompt: list[int],
     settings: GenerateRecipe,
     key: mx.array,
     stop: Collection[int] = (),
     vocabulary: int | None = None,
+    *,
+    automaton: mx.array | None = None,
+    cache: PromptCache | None = None,
+    draft: Draft | None = None,
 ) -> Iterator[int]:
     """The ids that follow `prompt`, up to and including the first one of `stop`; all are below `vocabulary`.
 
-    Text beyond the trained context is read in a window: when it is full, generation goes on from its last half.
-    A longer prompt counts with its end. The same key gives the same ids, of which a lower limit is the start.
-    Raises ValueError for an empty prompt.
+    Text beyond the trained context is read in a window: when it is full, generation goes on from its last half. (A
+    model with a sliding window, and a cache that rolls, just go on.) A longer prompt counts with its end. The same key
+    gives the same ids, of which a lower limit is the start; they are those of the first row of `generate_batch`.
+    `cache` keeps what was read and written for the next prompt. `draft` guesses ahead, which changes the speed and
+    nothing else; settings that look at the past (penalties, an automaton) do without it. Raises ValueError for an empty
+    prompt.
     """
+    tokens = generate_tokens(
+        model, prompt, settings, key, stop, vocabulary, automaton=automaton, cache=cache, draft=draft
+    )
+    return (token.id for token in tokens)
+
+
+def generate_tokens(
+    model: Any,
+    prompt: list[int],
+    settings: GenerateRecipe,
+    key: mx.array,
+    stop: Collection[int] = (),
+    vocabulary: int | None = None,
+    *,
+    automaton: mx.array | None = None,
+    cache: PromptCache | None = None,
+    draft: Draft | None = None,
+) -> Iterator[Token]:
+    """`generate_ids`, each id with the model's log-probabilities [vocabulary] at its place."""
     if not prompt:
         raise ValueError("there is nothing to continue: start from the tokenizer's bos token")
-    context = model.config.context
-    history = list(prompt)
-    cache, logits = _read(model, history[-context:])
-    for _ in range(settings.max_new_tokens):
-        key, own = mx.random.split(key)
-        chosen = sample(logits[:, :vocabulary], own, settings.temperature, settings.top_k, settings.top_p)
-        full = cache[0].offset >= context
-        if not full:
-            logits = model(chosen[:, None], cache)[:, -1]
-            mx.async_eval(chosen, logits)
-        token = int(chosen)
-        yield token
-        if token in stop:
-            return
-        history.append(token)
-        if full:
-            cache, logits = _read(model, history[-max(context // 2, 1) :])
-
-
-def _read(model: Transformer, ids: list[int]) -> tuple[Cache, mx.array]:
-    """A cache that has seen `ids`, and the logits [1, vocabulary] of what follows; no other logits are computed."""
-    cache = model.make_cache()
-    hidden = None
-    for start in range(0, len(ids), PREFILL):
-        hidden = model.hidden(mx.array([ids[start : start + PREFILL]]), cache)
-        mx.eval([layer.state for layer in cache])
-    assert hidden is not None
-    return cache, model.logits(hidden[:, -1])
-
-
-@dataclass
-class Completion:
-    """What was generated: grows while `stream_text` runs."""
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    finish_reason: Literal["stop", "length"] = "length"
-    """`stop`: the model ended its text; `length`: it was cut at the limit."""
-
-
-def stream_text(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    prompt: list[int],
-    settings: GenerateRecipe,
-    key: mx.array,
-    stop: Collection[int],
-    completion: Completion,
-) -> Iterator[str]:
-    """Pieces of text as they become whole characters; `completion` holds all of it, the stop token left out."""
-    decoder = StreamDecoder(tokenizer)
-    # A model may have more ids than its tokenizer, for the sake of a round number.
-    for token in generate_ids(model, prompt, settings, key, stop, tokenizer.vocab_size):
-        if token in stop:
-            completion.finish_reason = "stop"
-            break
-        completion.tokens.append(token)
-        if piece := decoder.add(token):
-            completion.text += piece
-            yield piece
-    if piece := decoder.flush():
-        completion.text += piece
-        yield piece
-
-
-def complete(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    prompt: list[int],
-    settings: GenerateRecipe,
-    key: mx.array,
-    stop: Collection[int],
-) -> Completion:
-    completion = Completion()
-    for _ in stream_text(model, tokenizer, prompt, settings, key, stop, completion):
-        pass
-    return completion
+    cache = PromptCache() if cache is None else cache
+    context = context_of(model)
+    memory = cache.prepare(model, prompt[-context:] if context else prompt)
+    text = Text(list(prompt), row_keys(key, [0])[0], settings.max_new_tokens)
+    try:
+        sampler = Sampler(settings, 1, vocabulary, stop, automaton)
+        if draft is not None and not sampler.needs_history and not sampler.state:
+            text.base = len(prompt) - min(len(prompt), context or len(prompt))
+            yield from speculate(memory, text, draft, sampler, stop, None if memory.rolls else context)
+        if not text.done:
+            batch = Batch(model, memory, settings, stop, vocabulary, automaton)
+            batch.waiting.append(text)
+            while found := batch.advance():
+                yield from found
+    finally:
+        cache.keep(text.ids()[text.base :])

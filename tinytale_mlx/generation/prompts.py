@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..tokenizers import Tokenizer
 from ..tokenizers.chat import Message, encode_prompt
 from ..tokenizers.special import IM_END, IM_START
+from ..tokenizers.templates import CHATML, Template
 
 
 def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -14,9 +15,21 @@ def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text or "\n")
 
 
-def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], template: Template = CHATML) -> list[int]:
     """[BOS] + the conversation, up to where the assistant speaks next."""
-    return encode_prompt(tokenizer, messages)
+    return encode_prompt(tokenizer, messages, template)
+
+
+def continuation_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The messages as one text that goes on, for a model that has never read a conversation."""
+    return text_prompt(tokenizer, "".join(message["content"] for message in messages))
+
+
+def too_long(prompt: Sequence[int], context: int | None) -> str | None:
+    """What to say of a prompt of which the model reads only the end; None where it reads all."""
+    if context is None or len(prompt) <= context:
+        return None
+    return f"the prompt has {len(prompt):,} tokens and the model's context is {context:,}: it reads the end of it"
 
 
 def stop_ids(tokenizer: Tokenizer) -> set[int]:

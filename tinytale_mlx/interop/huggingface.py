@@ -20,7 +20,9 @@ from ..tokenizers.base import Tokenizer
 from ..tokenizers.chat import marker_id, save_template
 from ..tokenizers.files import read_json, write_json
 from ..tokenizers.special import IM_END
-from .layouts import LAYOUTS, OWN, Layout, layout_of, parameter_shapes
+from . import quantized
+from .generation_config import NAME, generation_json
+from .layouts import LAYOUTS, OWN, Layout, layout_of
 from .spelling import Json, Weights
 
 WEIGHTS, INDEX, TEMPLATE = "model.safetensors", "model.safetensors.index.json", "chat_template.jinja"
@@ -51,7 +53,7 @@ def save_model(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         _write_weights(temporary, model, tokens)
-        write_json(temporary / "generation_config.json", generation_json(generation, tokens))
+        write_json(temporary / NAME, generation_json(generation, tokens))
         tokenizer.save(temporary, model_max_length=model.config.context)
         if chat_template and not (temporary / TEMPLATE).exists():  # another's tokenizer may bring its own
             save_template(temporary)
@@ -65,12 +67,15 @@ def save_model(
 
 def _write_weights(directory: Path, model: Transformer, tokens: Json) -> None:
     layout = layout_of(model.config)
-    weights = dict(named_arrays(model.parameters()))
-    dtype = str(weights["model.embed_tokens.weight"].dtype).removeprefix("mlx.core.")
+    weights, said = dict(named_arrays(model.parameters())), {}
+    dtype = str(quantized.float_dtype(weights)).removeprefix("mlx.core.")
     names = {"dtype": dtype, "torch_dtype": dtype}  # the second for transformers before 4.56
-    weights = layout.weights_out(weights, model.config)
+    if quantized.is_quantized(model):
+        weights, said = quantized.weights_out(model, layout)
+    else:
+        weights = layout.weights_out(weights, model.config)
     mx.save_safetensors(str(directory / WEIGHTS), weights, metadata={"format": "mlx"})
-    write_json(directory / "config.json", {**layout.to_config(model.config), **tokens, **names})
+    write_json(directory / "config.json", {**layout.to_config(model.config), **tokens, **names, **said})
 
 
 def _token_ids(tokenizer: Tokenizer, chat: bool) -> Json:
@@ -79,14 +84,6 @@ def _token_ids(tokenizer: Tokenizer, chat: bool) -> Json:
     if chat and (IM_END in tokenizer.special_ids or eos is None):
         eos = [*([] if eos is None else [eos]), marker_id(tokenizer, IM_END)]
     return {"bos_token_id": tokenizer.bos_id, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id}
-
-
-def generation_json(generation: GenerateRecipe, tokens: Json) -> Json:
-    """generation_config.json; beside greedy decoding (temperature 0) transformers wants no more said."""
-    found = {**tokens, "max_new_tokens": generation.max_new_tokens, "do_sample": generation.temperature > 0}
-    if generation.temperature > 0:  # top_k 0 is said too: left out, transformers takes 50
-        found |= {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": generation.top_k}
-    return found
 
 
 def _check_replaceable(directory: Path) -> None:
@@ -102,15 +99,17 @@ def _check_replaceable(directory: Path) -> None:
 def load_model(directory: Path) -> tuple[Transformer, ModelConfig]:
     """The model in a directory that we, mlx-lm or transformers wrote, in the dtype of the file.
 
-    Raises UserError for a missing or damaged file, pickled or quantized weights, an architecture we lack,
-    and weights that do not fit the configuration.
+    Raises UserError for a missing or damaged file, pickled weights, an architecture we lack, another program's
+    quantization, and weights that do not fit the configuration.
     """
     raw = _read_config(directory)
     weights = _read_weights(directory)
     config = _config(raw, directory, weights)
-    weights = _layout(raw).weights_in(weights, config)
-    _check_weights(weights, config, directory)
+    weights = quantized.weights_in(weights, _layout(raw), config)
     model = Transformer(config)
+    if raw.get("quantization") and not quantized.fit(model, weights):
+        raise UserError(f"{directory / 'config.json'} says that the model is quantized, and its weights are not")
+    _check_weights(weights, model, directory)
     model.load_weights(list(weights.items()))
     try:
         mx.eval(model.parameters())
@@ -180,9 +179,8 @@ def _read_config(directory: Path) -> Json:
     if not path.is_file():
         raise UserError(f"{directory} holds no model: there is no config.json")
     raw = read_json(path)
-    for key in ("quantization", "quantization_config"):
-        if raw.get(key):
-            raise UserError(f"{path}: the model is quantized, and tinytale reads unquantized weights only")
+    if raw.get("quantization_config") and not raw.get("quantization"):
+        raise UserError(f"{path}: the model is quantized by another program than mlx-lm; tinytale can't read that")
     try:
         _layout(raw)
     except UserError as error:
@@ -225,8 +223,8 @@ def _weight_files(directory: Path) -> list[Path]:
     return files
 
 
-def _check_weights(weights: Weights, config: ModelConfig, directory: Path) -> None:
-    expected = parameter_shapes(config)
+def _check_weights(weights: Weights, model: Transformer, directory: Path) -> None:
+    expected = {name: tuple(array.shape) for name, array in named_arrays(model.parameters())}
     wrong = [
         f"{name} is {list(weights[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()

@@ -1,17 +1,29 @@
-"""Models: newly made from a recipe, or read from a run or a model directory."""
+"""Models: newly made from a recipe, or read from a run, a model directory or, through mlx-lm, from the hub."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import device, run
 from ..data.sources import names
 from ..errors import UserError
-from ..generation.prompts import has_chat_markers
-from ..interop.huggingface import load_model
+from ..generation.prompts import chat_prompt, continuation_prompt, has_chat_markers, stop_ids
+from ..interop.generation_config import read_generation
+from ..interop.huggingface import TEMPLATE, from_config, load_model
+from ..interop.jinja_chat import jinja_prompt
+from ..interop.mlx_lm_models import config_end_ids, download, load_other
 from ..models.transformer import Transformer
 from ..recipe import GenerateRecipe, Recipe
 from ..tokenizers import Tokenizer, load_tokenizer
+from ..tokenizers.chat import Message
+from ..tokenizers.files import read_config, read_json, read_text
+from ..tokenizers.templates import TEMPLATES
 from ..training import checkpoint
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def build_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
@@ -33,43 +45,120 @@ def blueprint(recipe: Recipe) -> Transformer:
 class Loaded:
     """A model that is ready to write, and where it came from."""
 
-    model: Transformer
+    model: Any
+    """A Transformer, or one of mlx-lm's."""
     tokenizer: Tokenizer
     settings: GenerateRecipe
     can_chat: bool
+    """Whether it has read conversations."""
     path: Path
+    encode: Callable[[Sequence[Message]], list[int]]
+    """Messages to the ids that it continues: in its chat template, or as the one text that they are."""
+    stop: set[int]
+    """The ids that end a text."""
+    note: str = field(default="")
+    """What a person should know about where it came from."""
 
 
 def load(reference: str | None = None, root: Path = run.ROOT) -> Loaded:
     """A model directory, or the model of a run by name or path; without a reference, of the latest run.
 
-    A run that has not finished is read from its newest checkpoint. Raises UserError where there is nothing to load.
+    A run that has not finished is read from its best checkpoint, or its newest; `note` says so. What is neither here
+    nor a file name, such as "mlx-community/SmolLM2-135M-4bit", is looked for on the Hugging Face hub. Models of an
+    architecture that tinytale lacks are run by mlx-lm. Raises UserError where there is nothing to load.
     """
     device.configure()
     if reference is not None and is_model(Path(reference)):
-        return _load_directory(Path(reference), GenerateRecipe())
+        return _load_directory(Path(reference))
+    if reference is not None and _is_hub_name(reference, root):
+        return _load_directory(download(reference))
     this = run.find(reference, root)
     recipe = this.recipe()
     if is_model(this.model):
         return _load_directory(this.model, recipe.generate)
-    saved = checkpoint.all_checkpoints(this.checkpoints)
-    if not saved:
-        raise UserError(f"the run {this.name} has no checkpoint yet; `{this.resume_command}` goes on with it")
-    tokenizer = load_tokenizer(this.tokenizer)
-    model = build_model(recipe, tokenizer)
-    checkpoint.load_weights(saved[-1], model)
-    return Loaded(model, tokenizer, recipe.generate, can_chat(recipe, tokenizer), saved[-1])
+    return _load_checkpoint(this, recipe)
 
 
 def is_model(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def _load_directory(path: Path, settings: GenerateRecipe) -> Loaded:
-    model, _ = load_model(path)
+def _is_hub_name(reference: str, root: Path) -> bool:
+    """Whether this is owner/name, and can't be meant for a folder here."""
+    return (
+        bool(HUB_NAME.fullmatch(reference)) and not Path(reference).parent.exists() and not (root / reference).exists()
+    )
+
+
+def _load_checkpoint(this: run.Run, recipe: Recipe) -> Loaded:
+    """The best checkpoint of a run that has not finished; without a validated one, the newest."""
+    if not checkpoint.all_checkpoints(this.checkpoints):
+        raise UserError(f"the run {this.name} has no checkpoint yet; `{this.resume_command}` goes on with it")
+    tokenizer = load_tokenizer(this.tokenizer)
+    model = build_model(recipe, tokenizer)
+    path = checkpoint.load_best_weights(this.checkpoints, model)
+    kind = "best" if path else "newest"
+    path = path or _load_newest(this.checkpoints, model)
+    chat = can_chat(recipe, tokenizer)
+    encode = partial(chat_prompt if chat else continuation_prompt, tokenizer)
+    step = int(path.name.removeprefix("step-"))
+    note = f"the run {this.name} has not finished; this is its {kind} checkpoint, of step {step:,}"
+    return Loaded(model, tokenizer, recipe.generate, chat, path, encode, stop_ids(tokenizer), note)
+
+
+def _load_newest(folder: Path, model: Transformer) -> Path:
+    """Which checkpoint was read. Training goes on and deletes old ones, so one may vanish while it is read."""
+    while True:
+        path = checkpoint.all_checkpoints(folder)[-1]
+        try:
+            checkpoint.load_weights(path, model)
+        except UserError:
+            if path.exists():
+                raise
+            continue
+        return path
+
+
+def _load_directory(path: Path, settings: GenerateRecipe | None = None) -> Loaded:
+    model = load_model(path)[0] if _is_ours(path) else load_other(path)
     tokenizer = load_tokenizer(path)
-    template = (path / "chat_template.jinja").is_file()
-    return Loaded(model, tokenizer, settings, template and has_chat_markers(tokenizer), path)
+    encode = _chat_encoder(path, tokenizer)
+    return Loaded(
+        model,
+        tokenizer,
+        read_generation(path) if settings is None else settings,
+        encode is not None,
+        path,
+        encode or partial(continuation_prompt, tokenizer),
+        stop_ids(tokenizer) | {token for token in config_end_ids(path) if token < tokenizer.vocab_size},
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether our own architecture can read it, or should say what is wrong with it."""
+    raw = read_json(path / "config.json")
+    if raw.get("quantization_config") and not raw.get("quantization"):  # by another program; mlx-lm reads some
+        return False
+    if "tinytale" in raw or not any(path.glob("*.safetensors")):
+        return True
+    try:
+        from_config(raw)
+    except UserError:
+        return "model_type" not in raw
+    return True
+
+
+def _chat_encoder(path: Path, tokenizer: Tokenizer) -> Callable[[Sequence[Message]], list[int]] | None:
+    """How the directory's chat template writes messages; None where it has none, or lacks the markers of ours."""
+    file = path / TEMPLATE
+    source = read_text(file) if file.is_file() else read_config(path).get("chat_template")
+    if not isinstance(source, str):
+        return None
+    ours = next((template for template in TEMPLATES.values() if template.jinja == source), None)
+    if ours is None:
+        return jinja_prompt(tokenizer, source)
+    known = all(special.name is None or special.name in tokenizer.special_ids for special in ours.specials)
+    return partial(chat_prompt, tokenizer, template=ours) if known else None
 
 
 def can_chat(recipe: Recipe, tokenizer: Tokenizer) -> bool:
