@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "tokenizers": {"recipe", "disk", "workers"},
     "data": {"recipe", "tokenizers", "randomness", "disk", "workers"},
     "models": {"recipe"},
-    "tuning": {"recipe", "models"},
+    "tuning": {"recipe", "models", "disk"},
     "training": {"recipe", "models", "data", "randomness", "blas", "disk"},
     "generation": {"recipe", "models", "tokenizers", "randomness"},
     "alignment": {"recipe", "models", "data", "tuning", "training", "generation", "randomness"},
