@@ -31,7 +31,7 @@ BUILT_IN = recipe_files.names()
 # ---------------------------------------------------------------------- the built-in recipes
 def test_there_is_one_for_each_reference():
     expected = {"tiny-tale", "tiny-tale-2", "tiny-llm", "tinyllm-tiny", "tinyllm-small", "tinyllm-medium"}
-    assert expected | {"tale", "lillm", "lillm-300m", "shakespeare-char"} <= set(BUILT_IN)
+    assert expected | {"tale", "lillm", "lillm-300m", "shakespeare-char", "shakespeare", "stories"} <= set(BUILT_IN)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -63,6 +63,7 @@ SMALL_TEST = ["tokenizer.vocab_size=8192", "model.hidden_size=256", "model.layer
         ("lillm", [], 39_596_544),
         ("lillm-300m", [], 291_554_304),
         ("shakespeare-char", [], 804_096),
+        ("shakespeare", [], 800_256),
     ],
 )
 def test_parameter_counts(name: str, overrides: list[str], count: int):
