@@ -7,7 +7,7 @@ import typer
 
 from tinytale_mlx.errors import UserError
 
-from . import chat, data, evaluate, generate, info, recipes, tokenizer, train
+from . import chat, data, doctor, evaluate, generate, info, log, plan, recipes, tokenizer, train
 
 app = typer.Typer(
     name="tinytale",
@@ -23,8 +23,11 @@ app.command()(train.train)
 app.command()(chat.chat)
 app.command()(generate.generate)
 app.command(name="eval")(evaluate.evaluate)
+app.command()(log.log)
+app.command()(plan.plan)
 app.command()(info.info)
 app.command()(recipes.recipes)
+app.command()(doctor.doctor)
 app.add_typer(tokenizer.app)  # typer lists groups after commands
 app.add_typer(data.app)
 

@@ -1,7 +1,7 @@
 """`tinytale train`: from a recipe to a model, with a live view, and safe to stop at any moment."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from tinytale_mlx import recipe_files, run
 from tinytale_mlx.recipe import Recipe
 
 from .options import Json, Runs, Set, own_text, print_json
+
+if TYPE_CHECKING:
+    from tinytale_mlx.stages import Tracker
 
 
 def train(
@@ -28,19 +31,35 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run --name, or with the latest, from its last checkpoint.")
     ] = False,
+    branch: Annotated[
+        str | None,
+        typer.Option("--branch", metavar="NAME", help="Go on with it as a new run NAME, with changes to the recipe."),
+    ] = None,
+    from_step: Annotated[
+        int | None, typer.Option("--from-step", help="With --branch: from the checkpoint of this step, not the last.")
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option("--init-from", metavar="RUN", help="Begin with the weights and tokenizer of a run or a model."),
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Optimiser steps; short for --set train.steps=N.")
+        int | None, typer.Option("--steps", help="Optimiser steps; --set train.steps=N, and no train.epochs.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences per micro-batch.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")] = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train the tokenizer even if it was trained on this text before.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Try it even if it will not fit into memory.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order of data, dropout and samples.")] = None,
     set_: Set = None,
     wandb: Annotated[
         str | None, typer.Option("--wandb", metavar="PROJECT", help="Log to Weights & Biases as well (an extra).")
     ] = None,
+    wandb_model: Annotated[bool, typer.Option("--wandb-model", help="With --wandb: upload the model, too.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard as well, in the run's folder (an extra).")
+    ] = False,
     runs: Runs = run.ROOT,
     json: Json = False,
 ) -> None:
@@ -57,22 +76,30 @@ def train(
         tinytale train tiny-tale --data stories/ --set train.steps=5000
 
         tinytale train --resume
+
+        tinytale train --resume --branch calmer --learning-rate 1e-4
     """
     from tinytale_mlx import stages
 
     from .signals import StopSignals
     from .train_view import TrainView
-    from .wandb_log import WandbLog
 
     overrides = [
         *(set_ or []),
         *(f"{key}={value}" for key, value in _flags(steps, batch_size, learning_rate, seed).items()),
     ]
-    wanted = _recipe(recipe, data, overrides, resume, name, runs)
+    if not stages.leads():
+        _follow(runs)
+        return
+    with stages.leading():
+        trackers = _trackers(wandb, wandb_model, tensorboard)
+        wanted = _recipe(recipe, data, overrides, resume or branch is not None, name, runs)
     with StopSignals() as signals, TrainView(quiet=json, on_start=signals.arm) as view:
-        notify = WandbLog(wandb, view.notify).notify if wandb else view.notify
         try:
-            result = stages.train(wanted, name, resume, runs, notify, signals.requested, retrain)
+            result = stages.train(
+                wanted, name, resume, runs, view.notify, signals.requested,
+                retrain, branch, from_step, init_from, force, trackers,
+            )  # fmt: skip
         except KeyboardInterrupt:
             typer.echo("stopped at once; what is saved is the last checkpoint, if there is one", err=True)
             raise
@@ -84,11 +111,34 @@ def train(
         raise typer.Exit(signals.exit_code)
 
 
+def _trackers(wandb: str | None, wandb_model: bool, tensorboard: bool) -> "list[Tracker]":
+    """Those that are asked for. Raises UserError where their package is missing."""
+    from .tensorboard_log import TensorBoardTracker
+    from .wandb_log import WandbTracker
+
+    return [
+        *([WandbTracker(wandb, wandb_model)] if wandb else []),
+        *([TensorBoardTracker()] if tensorboard else []),
+    ]
+
+
+def _follow(runs: Path) -> None:
+    """What a process of `mlx.launch` does that is not the first one, which does all the talking."""
+    from tinytale_mlx import stages
+
+    from .signals import StopSignals
+
+    with StopSignals(announced=False) as signals:
+        signals.arm()
+        stages.follow(runs, signals.requested)
+
+
 def _flags(
     steps: int | None, batch_size: int | None, learning_rate: float | None, seed: int | None
-) -> dict[str, float | int]:
-    given = {
+) -> dict[str, float | int | str]:
+    given: dict[str, float | int | str | None] = {
         "train.steps": steps,
+        "train.epochs": None if steps is None else "null",
         "train.batch_size": batch_size,
         "train.learning_rate": learning_rate,
         "seed": seed,

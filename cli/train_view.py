@@ -1,6 +1,7 @@
 """What a person sees while a model trains: a bar with loss, speed and memory, and now and then a fresh sample."""
 
 import math
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -8,7 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from tinytale_mlx import device
@@ -29,11 +38,13 @@ class TrainView:
         self.console = Console(stderr=quiet, highlight=False)
         self._on_training, self._live = on_start, self.console.is_terminal
         self._working = self.console.status("")
-        columns = [MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn(compact=True)]
+        times = [TimeElapsedColumn(), TextColumn("[dim]left[/dim]"), TimeRemainingColumn(compact=True)]
+        columns = [MofNCompleteColumn(), TextColumn("{task.fields[figures]}"), *times]
         self._bar = Progress(BarColumn(bar_width=None), *columns, console=self.console, disable=not self._live)
         self._task: TaskID | None = None
         self._validation = ""
         self._steps = self._next_line = 0
+        self._speed: tuple[int, float] | None = None  # which step was the first one after compiling, and when
 
     def __enter__(self) -> "TrainView":
         return self
@@ -73,8 +84,11 @@ class TrainView:
         self._on_training()
         self._say(
             f"[bold]{escape(event['run'])}[/bold]: {size(event['parameters'])} parameters, vocabulary "
-            f"{event['vocab_size']:,}, {_tokens(event['train_tokens'])}, "
-            f"{event['tokens_per_step']:,} per step, {event['backend']} ({escape(event['device'])})"
+            f"{event['vocab_size']:,}, {_tokens(event['train_tokens'])}, {event['backend']} ({escape(event['device'])})"
+        )
+        self._say(
+            f"{event['steps']:,} steps; effective batch {event['effective_batch_size']:,} x context "
+            f"{event['context']:,} = {event['tokens_per_step']:,} tokens per step"
         )
         self._steps = event["steps"]
         if event["step"] >= self._steps:
@@ -93,9 +107,17 @@ class TrainView:
         figures = self._figures(event)
         self._bar.update(self._task, completed=event["step"], figures=figures)
         if not self._live and event["step"] >= self._next_line:
-            self._say(f"step {event['step']:>6}  {figures}  {duration(event['seconds'])}")
+            self._say(f"step {event['step']:>6}  {figures}  {duration(event['seconds'])}{self._left(event['step'])}")
             every = max(self._steps // LINES, 1)
             self._next_line = (event["step"] // every + 1) * every
+
+    def _left(self, step: int) -> str:
+        """What the rest will take, validations and samples included, going by the steps of this session."""
+        now = time.monotonic()
+        first, since = self._speed = self._speed or (step, now)
+        if step in (first, self._steps):
+            return ""
+        return f", {duration((self._steps - step) * (now - since) / (step - first))} left"
 
     def _figures(self, event: dict[str, Any]) -> str:
         parts = [f"loss {event['loss']:.3f}{self._validation}"]
@@ -105,12 +127,31 @@ class TrainView:
             parts += [f"lr {event['learning_rate']:.1e}", f"{event['peak_memory_bytes'] / 1e6:,.0f} MB"]
         return "  ".join(parts)
 
+    def _on_overflow(self, event: dict[str, Any]) -> None:
+        self._say(
+            f"[dim]step {event['step']}: gradients beyond float16, left out; the loss scale of "
+            f"{event['loss_scale']:,.0f} is halved[/dim]"
+        )
+
+    def _on_nonfinite(self, event: dict[str, Any]) -> None:
+        self._say(f"[yellow]step {event['step']}: the {event['what']} is not finite; the step is left out[/yellow]")
+
     def _on_validation(self, event: dict[str, Any]) -> None:
         self._validation = f", val {event['val_loss']:.3f}"
         self._say(
             f"[dim]step {event['step']}: validation loss {event['val_loss']:.3f}, "
             f"perplexity {event['val_perplexity']:.2f}, {event['val_bits_per_byte']:.3f} bits per byte[/dim]"
         )
+
+    def _on_early_stop(self, event: dict[str, Any]) -> None:
+        self._steps = event["step"]
+        self._say(
+            f"stopped early at step {event['step']:,}: no lower validation loss than {event['best_val_loss']:.3f}, "
+            f"that of step {event['best_step']:,}"
+        )
+
+    def _on_best(self, event: dict[str, Any]) -> None:
+        self._say(f"the model gets the weights of step {event['step']}, whose validation loss is the lowest")
 
     def _on_sample(self, event: dict[str, Any]) -> None:
         if event["step"] < self._steps:

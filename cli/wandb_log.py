@@ -1,36 +1,69 @@
-"""`tinytale train --wandb PROJECT`: the figures of log.jsonl on a dashboard, for those who want one."""
+"""`tinytale train --wandb PROJECT`: the figures of log.jsonl on a dashboard, for those who want one.
 
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
+WANDB_MODE=offline keeps them on this machine. All of Weights & Biases' own files are in the run's folder.
+"""
+
+import json
+import math
+import uuid
 from typing import Any
 
+from tinytale_mlx.disk import replacing
 from tinytale_mlx.errors import UserError
+from tinytale_mlx.recipe import Recipe
+from tinytale_mlx.run import Run
 
-Notify = Callable[[dict[str, Any]], None]
 
+class WandbTracker:
+    """A run there for each run here: one that is resumed goes on in the same graph, by the id in its wandb.json.
 
-class WandbLog:
-    """Hands every event on, and its numbers to Weights & Biases. A resumed run goes on in the same graph."""
+    With `upload`, the model goes there at the end.
+    """
 
-    def __init__(self, project: str, notify: Notify):
+    def __init__(self, project: str, upload: bool = False):
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UserError("--wandb needs one more package: pip install 'tinytale[wandb]'") from None
-        self._wandb, self._project, self._notify = wandb, project, notify
-        self._run: Any = None
+        self._wandb, self._project, self._upload = wandb, project, upload
+        self._there: Any = None
 
-    def notify(self, event: dict[str, Any]) -> None:
-        self._notify(event)
-        if event["event"] == "start":
-            path = Path(event["run"]).resolve()
-            identity = hashlib.blake2b(str(path).encode(), digest_size=8).hexdigest()
-            self._run = self._wandb.init(
-                project=self._project, name=path.name, id=identity, resume="allow", config=event
-            )
-        elif event["event"] in ("step", "validation"):
-            numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}
-            self._run.log(numbers, step=event["step"])
-        elif event["event"] == "end":
-            self._run.finish()
+    def start(self, run: Run, recipe: Recipe, resumed: bool) -> None:
+        self._run = run
+        self._there = self._wandb.init(
+            project=self._project,
+            name=run.name,
+            id=_identity(run),
+            resume="allow",
+            config=recipe.model_dump(mode="json"),
+            dir=str(run.path),
+        )
+        # By our own steps: those of Weights & Biases only count up, and drop what is done again after a crash.
+        self._there.define_metric("*", step_metric="step")
+
+    def log(self, event: dict[str, Any]) -> None:
+        if event["event"] in ("step", "validation"):
+            self._there.log({name: value for name, value in event.items() if _is_finite(value)})
+        elif event["event"] == "sample":
+            self._there.log({"step": event["step"], "sample": event["text"]})
+
+    def end(self, status: str) -> None:
+        self._there.summary["status"] = status
+        if self._upload and self._run.model.is_dir() and status != "failed":
+            model = self._wandb.Artifact(self._run.name, type="model")
+            model.add_dir(str(self._run.model))
+            self._there.log_artifact(model)
+        self._there.finish(exit_code=1 if status == "failed" else 0)
+
+
+def _identity(run: Run) -> str:
+    """Of this run over there, for good."""
+    path = run.path / "wandb.json"
+    if not path.is_file():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"id": uuid.uuid4().hex[:16]}) + "\n", encoding="utf-8")
+    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

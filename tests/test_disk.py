@@ -49,3 +49,20 @@ def test_a_folder_is_flushed_after_its_files(tmp_path: Path, monkeypatch: pytest
     disk.flush_folder(tmp_path)
     assert flushed[-1] == tmp_path
     assert sorted(flushed[:-1]) == [tmp_path / "a", tmp_path / "b"]
+
+
+@pytest.mark.parametrize("obeyed", [True, False], ids=["macOS", "a disk there that does not know it"])
+def test_the_drive_is_told_to_write(obeyed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By a command that only macOS has; where the disk refuses it, and elsewhere, by fsync."""
+    done = []
+
+    def command(descriptor: int, number: int) -> None:
+        done.append(number)
+        if not obeyed:
+            raise OSError(45, "Operation not supported")
+
+    monkeypatch.setattr(disk, "FULL_SYNC", 51)
+    monkeypatch.setattr(disk.fcntl, "fcntl", command)
+    monkeypatch.setattr(disk.os, "fsync", lambda descriptor: done.append("fsync"))
+    disk.flush(tmp_path)
+    assert done == ([51] if obeyed else [51, "fsync"])

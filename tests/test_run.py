@@ -45,8 +45,10 @@ def test_name_that_a_killed_process_claimed(recipe: Recipe) -> None:
     first = run.new("cat", recipe)
     first.lock()
     second = run.new("cat", recipe)
-    with pytest.raises(UserError, match="another process is training in runs/cat"):
+    with pytest.raises(UserError, match=rf"another process \({os.getpid()}\) is training in runs/cat"):
         second.lock()
+    first.unlock()
+    second.lock()
 
 
 def test_find(started: Run, recipe: Recipe) -> None:

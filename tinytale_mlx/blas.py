@@ -72,7 +72,8 @@ LOADED = preload()
 
 if sys.platform == "linux":
     # MLX walks a graph breadth-first up to this width, 20 by default. Only a wide walk feeds two streams at a time, and
-    # so lets the cores share a batch (training/step.py); a narrow one runs them one after the other.
+    # so lets the cores share a batch (training/step.py); a narrow one runs them one after the other. It also puts off
+    # the gradients of weights, and keeps what they are made of; models/checkpointing.py sees to the order by itself.
     os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
 
 

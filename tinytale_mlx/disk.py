@@ -1,5 +1,6 @@
 """Files that are complete or not there: written under another name, flushed to the disk, then renamed."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,14 +9,26 @@ from pathlib import Path
 
 from .errors import UserError
 
+FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+"""macOS's alone."""
+
 
 def flush(path: Path) -> None:
     """Have the operating system put a file, or a folder's list of names, on the disk now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """After macOS's fsync the drive may still wait before it writes; a command of its own it obeys, if it knows it."""
+    if FULL_SYNC is not None:
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, FULL_SYNC)
+            return
+    os.fsync(descriptor)
 
 
 def flush_folder(folder: Path) -> None:

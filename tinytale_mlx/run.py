@@ -81,24 +81,45 @@ class Run:
         return recipe_files.load(str(self.recipe_path))
 
     def lock(self) -> None:
-        """Claim the run for this process, until it ends. Raises UserError where another one is training in it."""
+        """Claim the run for this process, until it ends or unlocks it. Raises UserError where another one has it."""
         try:
             self._lock = (self.path / LOCK).open("a+")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.truncate(0)
+            self._lock.write(f"{os.getpid()}\n")
+            self._lock.flush()
         except BlockingIOError:
-            raise UserError(f"another process is training in {self.path}") from None
+            raise UserError(f"another process{self._owner()} is training in {self.path}") from None
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
+    def unlock(self) -> None:
+        """Let other processes, and this one, claim it again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _owner(self) -> str:
+        """The process that has the lock, for a message; nothing where it has not yet said its number."""
+        number = (self.path / LOCK).read_text(encoding="utf-8").strip()
+        return f" ({number})" if number else ""
+
     def start(self, recipe: Recipe) -> None:
         """Write the resolved recipe, point `latest` here, and clear away what a killed process left half written."""
+        self.write_recipe(recipe)
         try:
             self._clean()
-            with replacing(self.recipe_path) as temporary:
-                temporary.write_text(recipe_files.dump(recipe), encoding="utf-8")
             latest = self.path.parent / "latest"
             self._latest_before = os.readlink(latest) if latest.is_symlink() else None
             _point(latest, self.name)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """What `recipe` then gives back. Raises UserError where the disk refuses."""
+        try:
+            with replacing(self.recipe_path) as temporary:
+                temporary.write_text(recipe_files.dump(recipe), encoding="utf-8")
         except OSError as error:
             raise _unwritable(self.path, error) from error
 

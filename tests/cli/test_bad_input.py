@@ -46,8 +46,8 @@ TRAIN = {
     "long name": (["--name", "a" * 300], "could not be written: file name too long"),
     "runs in a file": (["--runs", "nano.yaml"], "could not be written: not a directory"),
     "no such folder to write": (["--runs", "/proc/nowhere"], "could not be written"),
-    "divergence": (["--learning-rate", "1e30"], "so training stopped; start again with a train.learning_rate"),
-    "too large a model": (["--set", "model.vocab_size=2000000000"], "GB, and this machine has"),
+    "divergence": (["--learning-rate", "1e30"], "so training stopped; there is no checkpoint. Start again with"),
+    "too large a model": (["--set", "model.vocab_size=2000000000"], " MB at its peak, and "),
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ WITH_RUN = {
         "the run runs/nano exists; continue it with `tinytale train --resume --name nano`, or pick another"),
     "other recipe": (["train", "nano.yaml", "--resume", "--set", "seed=3", "--batch-size", "2"],
         "the run nano was started with another recipe (seed: 0 -> 3; train.batch_size: 4 -> 2); resume it"),
-    "very other recipe": (["train", "tale", "--resume"], " more); resume it without changes"),
+    "very other recipe": (["train", "tale", "--resume"], " more); resume it without changes, or add --branch NAME"),
 }  # fmt: skip
 
 
@@ -150,36 +150,20 @@ def test_divergence_keeps_the_last_checkpoint(nano: Path, tinytale, monkeypatch:
     rate = loop.learning_rate
     with monkeypatch.context() as patch:
         patch.setattr(loop, "learning_rate", lambda step, train: 1e30 if step == 11 else rate(step, train))
-        assert "at step 13, so training stopped" in tinytale("train", nano).complaint
+        complaint = tinytale("train", nano).complaint
+    assert " at step 13 (" in complaint
+    assert ", so training stopped; the last checkpoint is that of step 10. Start again with a " in complaint
     assert sorted(os.listdir("runs/nano/checkpoints")) == ["step-000005", "step-000010"]
     resumed = tinytale("train", "--resume")
     assert resumed.code == 0
     assert "going on from step 10" in resumed.out
 
 
-@pytest.mark.parametrize("part", ["model.safetensors", "optimizer.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
-def test_damaged_checkpoint(part: str, damage: str, nano: Path, tinytale) -> None:
-    assert tinytale("train", nano, "--steps", "6").code == 0
-    newest = Path("runs/nano/checkpoints/step-000006")
-    content = (newest / part).read_bytes()
-    (newest / part).write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
-    if damage == "gone":
-        (newest / part).unlink()
-    complaint = tinytale("train", "--resume").complaint
-    assert complaint.startswith(f"tinytale: the checkpoint {newest} can't be read (")
-    assert complaint.endswith("; delete it, and the one before it is used")
-    for file in newest.iterdir():
-        file.unlink()
-    newest.rmdir()
-    assert "going on from step 5" in tinytale("train", "--resume").out
-
-
 @pytest.mark.slow
 def test_disk_that_fills_up(nano: Path, start) -> None:
     """After the first checkpoint no file may grow to the size of one."""
     full = "import resource, tinytale_mlx.training.checkpoint as c; prune = c.prune\n"
-    full += "def after(folder, keep):\n  prune(folder, keep)\n  if c.all_checkpoints(folder):\n"
+    full += "def after(folder, *keep):\n  prune(folder, *keep)\n  if c.all_checkpoints(folder):\n"
     full += "    resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))\n"
     full += "c.prune = after"
     process = start("train", nano, cwd=nano.parent, before=full)

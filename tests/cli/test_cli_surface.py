@@ -13,17 +13,27 @@ import typer
 from tinytale_mlx import recipe_files
 from tinytale_mlx.cli.app import app
 
-SAMPLING = {"--temperature -t", "--top-k", "--top-p", "--max-new-tokens -m", "--seed"}
+SAMPLING = {
+    "--temperature -t", "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--max-new-tokens -m", "--stop",
+    "--set", "--seed",
+}  # fmt: skip
 SURFACE = {
     "train": {
-        "recipe", "--data -d", "--name -n", "--resume", "--steps", "--batch-size", "--learning-rate", "--retrain",
-        "--seed", "--set", "--wandb", "--runs", "--json",
+        "recipe", "--data -d", "--name -n", "--resume", "--branch", "--from-step", "--init-from", "--steps",
+        "--batch-size", "--learning-rate", "--retrain", "--force", "--seed", "--set",
+        "--wandb", "--wandb-model", "--tensorboard", "--runs", "--json",
     },
-    "chat": {"model", *SAMPLING, "--runs"},
-    "generate": {"model", "--prompt -p", "-n --count", *SAMPLING, "--runs", "--json"},
+    "chat": {"model", "--system", "--show-probabilities", *SAMPLING, "--runs"},
+    "generate": {
+        "model", "--prompt -p", "--prompts-file -f", "--output -o", "-n --count", "--beams", "--choice", "--valid-json",
+        "--logprobs", *SAMPLING, "--runs", "--json",
+    },
     "eval": {"model", "--data -d", "--runs", "--json"},
+    "log": {"name", "--csv", "--runs", "--json"},
+    "plan": {"recipe", "--chip", "--set", "--runs", "--json"},
     "info": {"what", "--set", "--runs", "--json"},
     "recipes": {"--json"},
+    "doctor": {"--runs", "--json"},
     "tokenizer train": {
         "recipe", "--data -d", "--vocab-size", "--kind", "--output -o", "--set", "--retrain", "--workers", "--runs",
         "--json",

@@ -27,7 +27,8 @@ def deadly(*arguments, **options):
     return original(*arguments, **options)
 setattr(module, {name!r}, deadly)
 """
-DISK, CHECKPOINT, MODEL = "tinytale_mlx.disk", "tinytale_mlx.training.checkpoint", "tinytale_mlx.interop.huggingface"
+DISK, CHECKPOINT_FILES = "tinytale_mlx.disk", "tinytale_mlx.training.checkpoint_files"
+MODEL = "tinytale_mlx.interop.huggingface"
 # Where a process kills itself, in which call. The next one goes on with the run and dies elsewhere.
 DEATHS = [
     ("tinytale_mlx.tokenizers.base", "write_json", 2, "with half of the tokenizer"),
@@ -35,9 +36,9 @@ DEATHS = [
     ("tinytale_mlx.training.loop", "learning_rate", 4, "before the first checkpoint"),
     (DISK, "flush", 3, "during the first save"),
     (DISK, "flush", 10, "during the second save, with one checkpoint"),
-    (CHECKPOINT, "_delete", 1, "before the oldest checkpoint is deleted"),
-    ("tinytale_mlx.training.loop", "_validate", 1, "before a validation"),
-    (DISK, "flush", 11, "after the last checkpoint has its name"),
+    (CHECKPOINT_FILES, "_delete", 1, "before the oldest checkpoint is deleted"),
+    ("tinytale_mlx.stages.scoring", "evaluate", 1, "before a validation"),
+    (DISK, "flush", 13, "after the last checkpoint has its name"),
     (MODEL, "generation_json", 1, "while the finished model is written"),
     (DISK, "replace_folder", 1, "before the finished model has its name"),
 ]
@@ -118,8 +119,8 @@ def wait_for(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"{text!r} was never said, but: {said}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_stopped_while_training(number: int, code: int, nano: Path, start: Start, undisturbed: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_while_training(number: int, nano: Path, start: Start, undisturbed: dict[str, str]) -> None:
     """Finishes the step, saves, and says how to go on; and that command does."""
     slow = "import time, tinytale_mlx.training.loop as l; r = l.learning_rate\n"
     slow += "l.learning_rate = lambda *a: (time.sleep(0.05), r(*a))[1]"
@@ -127,7 +128,7 @@ def test_stopped_while_training(number: int, code: int, nano: Path, start: Start
     wait_for(process, r"step +7 ")
     os.killpg(process.pid, number)
     said = finish(process)
-    assert process.returncode == code, said
+    assert process.returncode == 128 + number, said
     assert "finishing the step and saving" in said
     step = int(re.search(r"saved at step (\d+); go on with:", said)[1])  # type: ignore[index]
     run = nano.parent / "my runs" / "nano"
@@ -141,22 +142,23 @@ def test_stopped_while_training(number: int, code: int, nano: Path, start: Start
     assert weights(run) == undisturbed
 
 
-def test_stopped_twice(nano: Path, start: Start) -> None:
-    """The second Ctrl-C does not wait for the step."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_twice(number: int, nano: Path, start: Start) -> None:
+    """The second time it does not wait for the step."""
     stuck = "import time, tinytale_mlx.training.loop as l; r = l.learning_rate\n"
     stuck += "l.learning_rate = lambda n, t: (print('at', n), time.sleep(100 if n == 7 else 0), r(n, t))[2]"
     process = start("train", nano, cwd=nano.parent, before=stuck)
     wait_for(process, "at 7")
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     wait_for(process, "finishing the step and saving")
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     finish(process)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert [path.name for path in nano.parent.glob("runs/nano/checkpoints/*")] == ["step-000005"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_stopped_before_training(number: int, code: int, nano: Path, start: Start, tinytale) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_before_training(number: int, nano: Path, start: Start, tinytale) -> None:
     """Nothing is left, not even a changed `latest`."""
     assert tinytale("train", nano, "--name", "old", "--steps", "1").code == 0
     process = start("train", nano, "--set", "data.documents=100000", cwd=nano.parent)
@@ -164,7 +166,7 @@ def test_stopped_before_training(number: int, code: int, nano: Path, start: Star
     time.sleep(0.3)
     os.killpg(process.pid, number)
     said = finish(process)
-    assert process.returncode == code, said
+    assert process.returncode == 128 + number, said
     assert "Traceback" not in said
     assert sorted({*os.listdir("runs")} - {".cache"}) == ["latest", "old"]
     assert os.readlink("runs/latest") == "old"
@@ -189,10 +191,11 @@ def test_stopped_while_kernels_are_compiled(nano: Path, start: Start) -> None:
 
 def test_two_trainings_in_one_run(nano: Path, start: Start, tinytale) -> None:
     assert tinytale("train", nano).code == 0
-    stuck = "import time, tinytale_mlx.stages.training as t; t.run_corpus = lambda *a: time.sleep(100)"
+    stuck = "import time, tinytale_mlx.stages.session as t; t.run_corpus = lambda *a: time.sleep(100)"
     process = start("train", "--resume", cwd=nano.parent, before=stuck)
     wait_for(process, "preparing")
-    assert tinytale("train", "--resume").complaint == "tinytale: another process is training in runs/nano"
+    said = f"tinytale: another process ({process.pid}) is training in runs/nano"
+    assert tinytale("train", "--resume").complaint == said
     process.kill()
     finish(process)
     assert tinytale("train", "--resume").code == 0

@@ -32,7 +32,8 @@ class Books:
         self.rates.append(rate)
         self.keys.append(key.tolist())
         self._step += 1
-        return StepResult(self._loss(self._step) * tokens, tokens, 1.0)
+        loss = self._loss(self._step)
+        return StepResult(loss * tokens, tokens, 1.0, applied=math.isfinite(loss))
 
     def batch_at(self, number: int) -> Batch:
         self.batches.append(number)
@@ -57,7 +58,7 @@ class Books:
         return [step for name, step in self.events if name == kind]
 
 
-RECIPE = TrainRecipe(steps=10, accumulate=2, log_every=4, validate_every=3, save_every=5, sample_every=5)
+RECIPE = TrainRecipe(steps=10, accumulate=2, log_every=4, validate_every=3, save_every=5, sample_every=5, keep_best=0)
 
 
 def test_when() -> None:
@@ -130,9 +131,12 @@ def test_figures() -> None:
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_loss_that_is_no_number(loss: float) -> None:
     books = Books(loss=lambda step: loss if step == 7 else 3.0)
-    with pytest.raises(UserError, match=f"the loss became {loss} at step 7, so training stopped"):
+    with pytest.raises(
+        UserError,
+        match=rf"the loss became {loss} at step 7 \(batches 12 to 13\), so training stopped; .* that of step 5",
+    ):
         books.run(RECIPE)
-    assert books.events[-1] == ("validation", 6)  # nothing of step 7 was kept
+    assert books.events[-2:] == [("validation", 6), ("nonfinite", 7)]  # nothing of step 7 was kept
     assert books.at("save") == [5]
 
 

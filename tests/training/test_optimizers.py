@@ -1,4 +1,4 @@
-"""Every optimiser against NumPy, and clipping."""
+"""Every optimiser against NumPy."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,12 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 
-from tinytale_mlx.training import muon
+from tinytale_mlx.training import muon, stacks
 from tinytale_mlx.training.adafactor import Adafactor
 from tinytale_mlx.training.adam_mini import AdamMini
 from tinytale_mlx.training.adamw import AdamW
 from tinytale_mlx.training.lion import Lion
 from tinytale_mlx.training.muon import Muon, orthogonalize, orthogonalize_all
-from tinytale_mlx.training.optimizers import clip_by_global_norm, global_norm
 
 Arrays = dict[str, np.ndarray]
 SHAPES = {"matrix": (4, 6), "vector": (5,), "table": (3, 2)}
@@ -211,7 +210,7 @@ def test_matrices_of_a_shape_are_made_orthogonal_in_one_product(
         (2**20, [(3, 6, 8), (1, 8, 6), (1, 5, 5)]),
         (100, [(2, 6, 8), (1, 6, 8), (1, 8, 6), (1, 5, 5)]),
     ]:
-        monkeypatch.setattr(muon, "STACK", limit)
+        monkeypatch.setattr(stacks, "STACK", limit)
         calls.clear()
         steps = orthogonalize_all(tree)
         assert calls == expected
@@ -222,7 +221,7 @@ def test_matrices_of_a_shape_are_made_orthogonal_in_one_product(
 
 def test_one_stack_is_worked_on_at_a_time(dice: np.random.Generator, monkeypatch: pytest.MonkeyPatch):
     """It shows in the memory: more is taken where nothing waits."""
-    monkeypatch.setattr(muon, "STACK", 2 * 64 * 512)
+    monkeypatch.setattr(stacks, "STACK", 2 * 64 * 512)
     matrices = {f"{i}": mx.array(dice.normal(size=(64, 512)).astype(np.float32)) for i in range(32)}
     peaks = []
     for depends in (mx.depends, lambda stack, done: stack):
@@ -241,55 +240,3 @@ def test_a_muon_step_is_as_long_as_an_adam_step(dice: np.random.Generator):
         gradient = {"w": mx.array(dice.normal(size=shape).astype(np.float32))}
         moved = Muon(1.0, momentum=0.95, weight_decay=0.0).apply_gradients(gradient, matrix)
         assert np.sqrt(np.square(np.array(moved["w"])).mean()) == pytest.approx(0.2, rel=0.25)
-
-
-# ---------------------------------------------------------------------- clipping
-@pytest.fixture
-def gradients(dice: np.random.Generator) -> Arrays:
-    return draw(dice)
-
-
-def norm_of(arrays: Arrays) -> float:
-    return float(np.sqrt(sum((array.astype(np.float64) ** 2).sum() for array in arrays.values())))
-
-
-def test_the_global_norm(gradients: Arrays):
-    assert global_norm(to_mlx(gradients)).item() == pytest.approx(norm_of(gradients), rel=1e-6)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.99, 1.01, 100.0])
-def test_clipping(gradients: Arrays, share: float):
-    """Longer ones are cut to the limit, shorter ones untouched; the norm told is the one before."""
-    limit = share * norm_of(gradients)
-    clipped, norm = clip_by_global_norm(to_mlx(gradients), limit)
-    assert norm.item() == pytest.approx(norm_of(gradients), rel=1e-6)
-    for name, gradient in gradients.items():
-        assert np.allclose(np.array(clipped[name]), min(share, 1.0) * gradient, rtol=1e-5)
-
-
-def test_no_limit_no_clipping(gradients: Arrays):
-    clipped, norm = clip_by_global_norm(to_mlx({n: 1e6 * g for n, g in gradients.items()}), None)
-    assert norm.item() == pytest.approx(1e6 * norm_of(gradients), rel=1e-6)
-    assert np.array_equal(np.array(clipped["matrix"]), (1e6 * gradients["matrix"]).astype(np.float32))
-
-
-def test_zero_gradients_stay_zero():
-    clipped, norm = clip_by_global_norm({"a": mx.zeros((3,))}, 1.0)
-    assert norm.item() == 0
-    assert np.array(clipped["a"]).tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("limit", [1.0, None])
-def test_what_is_not_finite_is_not_hidden(gradients: Arrays, bad: float, limit: float | None):
-    gradients["vector"][2] = bad
-    _, norm = clip_by_global_norm(to_mlx(gradients), limit)
-    assert not np.isfinite(norm.item())
-
-
-def test_the_norm_of_16_bit_gradients_is_taken_in_32(gradients: Arrays):
-    half = {name: mx.array(300 * array).astype(mx.float16) for name, array in gradients.items()}
-    expected = norm_of({name: np.array(array) for name, array in half.items()})
-    clipped, norm = clip_by_global_norm(half, 1.0)
-    assert norm.item() == pytest.approx(expected, rel=1e-5)
-    assert clipped["matrix"].dtype == mx.float16

@@ -140,7 +140,7 @@ def test_clipping_shortens_the_step_and_not_the_norm_told(tiny: Callable[..., Mo
 
 def test_a_step_without_targets_moves_nothing(tiny: Callable[..., ModelConfig], batch: Batch):
     result, moved = sgd_step(tiny(), [Batch(batch.tokens, np.zeros_like(batch.weights))])
-    assert result == (0, 0, 0, True)
+    assert result == StepResult(0, 0, 0)
     assert norm_of(moved) == 0
 
 

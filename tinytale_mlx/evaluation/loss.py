@@ -14,7 +14,10 @@ import numpy as np
 
 from ..data.batches import Batch
 from ..models.transformer import Transformer
-from ..training.losses import next_token_loss
+from ..training.losses import chunked_nats, perplexity
+
+LOGITS = 2**24
+"""At a time: 64 MB. Those of a whole batch would take more memory than the rest of the model."""
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(min(self.loss, 700))
+        return perplexity(self.loss)
 
     @property
     def bits_per_byte(self) -> float:
@@ -40,10 +43,11 @@ class Score:
 def evaluate(model: Transformer, batches: Iterable[Batch], byte_lengths: np.ndarray) -> Score:
     """Score every token of weight 1. `byte_lengths` [vocabulary] holds how many bytes of text each token writes."""
     score = Score()
+    chunk = max(LOGITS // byte_lengths.size, 1)
     for tokens, weights, segments in batches:
         ids = mx.array(tokens)
-        logits = model(ids[:, :-1], segments=None if segments is None else mx.array(segments[:, :-1]))
-        score.nats += float(next_token_loss(logits, ids, mx.array(weights)))
+        hidden = model.hidden(ids[:, :-1], segments=None if segments is None else mx.array(segments[:, :-1]))
+        score.nats += float(chunked_nats(model, hidden, ids, mx.array(weights), chunk))
         score.tokens += int(weights.sum())
         score.bytes += int((byte_lengths[tokens[:, 1:]] * weights).sum())
     return score

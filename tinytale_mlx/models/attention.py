@@ -10,21 +10,25 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..recipe import ModelConfig
-from .cache import KVCache
+from .cache import KVCache, QuantizedKVCache
 from .dropout import dropout
 from .elementary import scalar_exp, softmax
+from .masks import apply_mask
 from .norms import RMSNorm
 from .positions import Alibi, Rope, T5Bias
+from .quantized_attention import quantized_attention
+from .slots import QuantizedSlotCache, SlotCache
+from .wide import Linear
 
 
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         size, bias = config.size_per_head, config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, config.heads * size, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, config.num_kv_heads * size, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, config.num_kv_heads * size, bias=bias)
-        self.o_proj = nn.Linear(config.heads * size, config.hidden_size, bias=bias)
+        self.q_proj = Linear(config.hidden_size, config.heads * size, bias=bias)
+        self.k_proj = Linear(config.hidden_size, config.num_kv_heads * size, bias=bias)
+        self.v_proj = Linear(config.hidden_size, config.num_kv_heads * size, bias=bias)
+        self.o_proj = Linear(config.heads * size, config.hidden_size, bias=bias)
         if config.qk_norm:  # Henry et al. 2020: bounds the scores; Qwen3 and nanochat both have it
             self.q_norm = RMSNorm(size, config.norm_eps, config.norm_weight)
             self.k_norm = RMSNorm(size, config.norm_eps, config.norm_weight)
@@ -37,7 +41,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        cache: KVCache | None = None,
+        cache: KVCache | SlotCache | None = None,
         key: mx.array | None = None,
         segments: mx.array | None = None,
     ) -> mx.array:
@@ -54,17 +58,26 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if self._rope is not None:
             q, k = self._rope(q, offset), self._rope(k, offset)
+        distance = cache.distances(x.shape[1]) if isinstance(cache, SlotCache) else None
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
 
-        mask = self._mask(q.shape[2], k.shape[2], q.dtype, segments)
         scale = config.size_per_head**-0.5
+        if isinstance(cache, QuantizedKVCache | QuantizedSlotCache):
+            mask = self._mask(q.shape[2], k[0].shape[2], q.dtype, segments, distance)
+            return self._join_heads(quantized_attention(q, k, v, scale, mask, cache.bits, cache.group_size))
+        mask = self._mask(q.shape[2], k.shape[2], q.dtype, segments, distance)
         rate = config.attention_dropout if key is not None else 0.0
-        # On a CPU the kernel is not fused either, and `softmax` is the faster one there.
-        if config.attention == "fused" and rate == 0.0 and not scalar_exp():
+        # On a CPU the kernel is not fused either, and `softmax` is the faster one there. Nor is it fused in training
+        # (with a key), and in 16 bits the derivative of `softmax` is the more exact one.
+        trains_narrow = key is not None and x.dtype != mx.float32
+        if config.attention == "fused" and rate == 0.0 and not scalar_exp() and not trains_narrow:
             y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
         else:
             y = manual_attention(q, k, v, scale, mask, rate, key)
+        return self._join_heads(y)
+
+    def _join_heads(self, y: mx.array) -> mx.array:
         return self.o_proj(y.transpose(0, 2, 1, 3).flatten(2))
 
     def _split_heads(self, x: mx.array, heads: int) -> mx.array:
@@ -72,22 +85,30 @@ class Attention(nn.Module):
         return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
     def _mask(
-        self, queries: int, keys: int, dtype: mx.Dtype, segments: mx.array | None = None
+        self,
+        queries: int,
+        keys: int,
+        dtype: mx.Dtype,
+        segments: mx.array | None = None,
+        distance: mx.array | None = None,
     ) -> mx.array | str | None:
         """What the queries, which are the last of the keys, may see: "causal", None for all, or an array.
 
         A boolean array [queries, keys] marks what is visible; with a relative bias, an array [heads, queries, keys] of
-        that dtype holds the bias, and -inf for what is not. With segments there is a batch axis before: [B, 1 or
-        heads, queries, keys].
+        that dtype holds the bias, and -inf for what is not. With segments, or distances [B, queries, keys] that a
+        cache gives, there is a batch axis before: [B, 1 or heads, queries, keys].
         """
         window = self._config.sliding_window
         bias = self._alibi or self.get("relative_bias")
-        if bias is None and segments is None and (window is None or keys <= window):
-            return "causal" if queries > 1 else None
-        distance = mx.arange(keys - queries, keys)[:, None] - mx.arange(keys)[None]
+        if distance is None:
+            if bias is None and segments is None and (window is None or keys <= window):
+                return "causal" if queries > 1 else None
+            distance = mx.arange(keys - queries, keys)[:, None] - mx.arange(keys)[None]
         visible = distance >= 0
         if window is not None:
             visible = visible & (distance < window)
+        if distance.ndim == 3:
+            visible = visible[:, None]
         if segments is not None:
             visible = visible & (segments[:, None, :, None] == segments[:, None, None])
         return visible if bias is None else mx.where(visible, bias(distance), -math.inf).astype(dtype)
@@ -113,12 +134,6 @@ def manual_attention(
     if isinstance(mask, str):
         mask = mx.arange(k.shape[2] - length, k.shape[2])[:, None] >= mx.arange(k.shape[2])[None]
     if mask is not None:
-        if mask.ndim >= 3:  # one per head, or one for all
-            split = (1, 1) if mask.shape[-3] == 1 else (groups, heads // groups)
-            mask = mask.reshape(*mask.shape[:-3], *split, *mask.shape[-2:])
-        if mask.dtype == mx.bool_:
-            scores = mx.where(mask, scores, mx.array(-math.inf, scores.dtype))
-        else:
-            scores = scores + mask.astype(scores.dtype)
+        scores = apply_mask(scores, mask)
     weights = dropout(softmax(scores), dropout_rate, key)
     return (weights @ v[:, :, None]).reshape(batch, heads, length, size)

@@ -71,6 +71,19 @@ def _polynomial_softmax_vjp(x: mx.array, cotangent: mx.array, output: mx.array) 
     return product - output * product.sum(axis=-1, keepdims=True)
 
 
+@with_vjp
+def _narrow_softmax(x: mx.array) -> mx.array:
+    return mx.softmax(x, axis=-1, precise=True)
+
+
+@_narrow_softmax.vjp
+def _narrow_softmax_vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
+    """MLX's own is the same, but adds up in the dtype of x."""
+    output = output.astype(mx.float32)
+    product = cotangent.astype(mx.float32) * output
+    return (product - output * product.sum(axis=-1, keepdims=True)).astype(x.dtype)
+
+
 def silu(x: mx.array) -> mx.array:
     """x times sigmoid(x) (Elfwing et al. 2017)."""
     return _polynomial_silu(x) if scalar_exp() and x.dtype == mx.float32 else x * mx.sigmoid(x)
@@ -85,6 +98,6 @@ def gelu_tanh(x: mx.array) -> mx.array:
 
 def softmax(x: mx.array) -> mx.array:
     """Over the last axis, computed in float32, returned in the dtype of x."""
-    if scalar_exp() and x.dtype == mx.float32:
-        return _polynomial_softmax(x)
-    return mx.softmax(x, axis=-1, precise=True)
+    if x.dtype != mx.float32:
+        return _narrow_softmax(x)
+    return _polynomial_softmax(x) if scalar_exp() else mx.softmax(x, axis=-1)

@@ -1,9 +1,13 @@
-"""LayerNorm (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019), both computed in float32 by MLX's fused kernels."""
+"""LayerNorm (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019), both computed in float32 by MLX's fused kernels.
+
+So are their derivatives: MLX's own would sum the gradient of the weight, over all tokens, in the dtype of x.
+"""
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..recipe import ModelConfig
+from .wide import derived_in_float32
 
 
 class RMSNorm(nn.Module):
@@ -13,10 +17,10 @@ class RMSNorm(nn.Module):
         super().__init__()
         if weight:
             self.weight = mx.ones((dims,))
-        self._eps = eps
+        self._norm = derived_in_float32(lambda x, weight=None: mx.fast.rms_norm(x, weight, eps))
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, self.get("weight"), self._eps)
+        return self._norm(x, *([self["weight"]] if "weight" in self else []))
 
 
 class LayerNorm(nn.Module):
@@ -28,10 +32,10 @@ class LayerNorm(nn.Module):
             self.weight = mx.ones((dims,))
             if bias:
                 self.bias = mx.zeros((dims,))
-        self._eps = eps
+        self._norm = derived_in_float32(lambda x, weight=None, bias=None: mx.fast.layer_norm(x, weight, bias, eps))
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.layer_norm(x, self.get("weight"), self.get("bias"), self._eps)
+        return self._norm(x, *(self[name] for name in ("weight", "bias") if name in self))
 
 
 def make_norm(config: ModelConfig, dims: int) -> nn.Module:

@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..recipe import ModelConfig, RopeScaling
+from .wide import lookup
 
 
 def rope_wavelengths(dims: int, theta: float, scaling: RopeScaling | None) -> mx.array:
@@ -56,7 +57,8 @@ class Rope(nn.Module):
         scaling = config.rope_scaling
         self._temperature = 0.1 * math.log(scaling.factor) + 1 if scaling and scaling.type == "yarn" else 1.0
 
-    def __call__(self, x: mx.array, offset: int) -> mx.array:
+    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
+        """The offset is the position of the first of the T: one for all rows, or an array [B]."""
         if self._temperature != 1.0:
             x = x * self._temperature
         return mx.fast.rope(
@@ -72,8 +74,8 @@ class Alibi(nn.Module):
         self._slopes = mx.array(alibi_slopes(config.heads))
 
     def __call__(self, distance: mx.array) -> mx.array:
-        """Bias [heads, T, S] for distances [T, S] = query position - key position."""
-        return -self._slopes[:, None, None] * mx.abs(distance)
+        """Bias [..., heads, T, S] for distances [..., T, S] = query position - key position."""
+        return -self._slopes[:, None, None] * mx.abs(distance)[..., None, :, :]
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -97,19 +99,19 @@ class T5Bias(nn.Module):
         self.weight = mx.zeros((self.BUCKETS, config.heads))
 
     def __call__(self, distance: mx.array) -> mx.array:
-        """Bias [heads, T, S] for distances [T, S]; distances below 0, of the future, count as 0."""
+        """Bias [..., heads, T, S] for distances [..., T, S]; distances below 0, of the future, count as 0."""
         distance = mx.maximum(distance, 0)
         exact = self.BUCKETS // 2
         far = mx.log(mx.maximum(distance, 1).astype(mx.float32) / exact) / math.log(self.MAX_DISTANCE / exact)
         # The small addend keeps a distance on a bucket's border from falling below it by rounding.
         far_bucket = exact + mx.floor(far * (self.BUCKETS - exact) + 1e-4).astype(mx.int32)
         bucket = mx.where(distance < exact, distance, mx.minimum(far_bucket, self.BUCKETS - 1))
-        return self.weight[bucket].transpose(2, 0, 1)
+        return mx.moveaxis(lookup(self.weight, bucket), -1, -3)
 
 
 def sinusoids(positions: mx.array, dims: int) -> mx.array:
-    """Vaswani et al.'s table for positions [T]: float32 [T, dims], sines then cosines."""
+    """Vaswani et al.'s table for positions [...]: float32 [..., dims], sines then cosines."""
     half = (dims + 1) // 2
     rates = mx.exp(-math.log(10000.0) * mx.arange(half, dtype=mx.float32) / half)
-    angles = positions.astype(mx.float32)[:, None] * rates
+    angles = positions.astype(mx.float32)[..., None] * rates
     return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=-1)[:, :dims]

@@ -5,6 +5,7 @@ on where a key is given; there is no training mode to forget.
 """
 
 import math
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,13 +13,18 @@ import mlx.nn as nn
 from ..recipe import ModelConfig
 from .attention import Attention
 from .cache import KVCache
+from .checkpointing import recompute
 from .dropout import dropout, split_key
 from .feedforward import make_feedforward
 from .initialize import initialize
 from .norms import RMSNorm, make_norm
 from .positions import sinusoids
+from .slots import SlotCache
+from .wide import Embedding, add, lookup
 
-Cache = list[KVCache]
+Cache = list[KVCache] | list[SlotCache]
+Recomputed = Literal["none", "attention", "block"]
+"""What of a block is computed again on the way back, instead of being kept."""
 
 
 class Block(nn.Module):
@@ -36,17 +42,31 @@ class Block(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        cache: KVCache | None = None,
+        cache: KVCache | SlotCache | None = None,
         key: mx.array | None = None,
         segments: mx.array | None = None,
+        recomputed: Recomputed = "none",
     ) -> mx.array:
         attention_key, first, second = split_key(key, 3)
-        if self._pre:
-            y = self.self_attn(self.input_layernorm(x), cache, attention_key, segments)
+
+        def attend(x: mx.array) -> mx.array:
+            return self.self_attn(x, cache, attention_key, segments)
+
+        def mix(x: mx.array) -> mx.array:
+            y = self.input_layernorm(x) if self._pre else x
+            y = recompute([self.self_attn], attend, y) if recomputed == "attention" else attend(y)
             x = x + dropout(y, self._rate, first)
-            return x + dropout(self.mlp(self.post_attention_layernorm(x)), self._rate, second)
-        x = self.input_layernorm(x + dropout(self.self_attn(x, cache, attention_key, segments), self._rate, first))
-        return self.post_attention_layernorm(x + dropout(self.mlp(x), self._rate, second))
+            return x if self._pre else self.input_layernorm(x)
+
+        def feed(x: mx.array) -> mx.array:
+            y = self.post_attention_layernorm(x) if self._pre else x
+            x = x + dropout(self.mlp(y), self._rate, second)
+            return x if self._pre else self.post_attention_layernorm(x)
+
+        if recomputed != "block":
+            return feed(mix(x))
+        x = recompute([self.self_attn, self.input_layernorm], mix, x)
+        return recompute([self.mlp, self.post_attention_layernorm], feed, x)
 
 
 class Trunk(nn.Module):
@@ -54,9 +74,9 @@ class Trunk(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int):
         super().__init__()
-        self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(vocab_size, config.hidden_size)
         if config.positions == "learned":
-            self.embed_positions = nn.Embedding(config.context, config.hidden_size)
+            self.embed_positions = Embedding(config.context, config.hidden_size)
         self.layers = [Block(config) for _ in range(config.num_distinct_layers)]
         if config.norm_placement == "pre":  # a post-norm block ends in a norm of its own
             self.norm = make_norm(config, config.hidden_size)
@@ -64,6 +84,8 @@ class Trunk(nn.Module):
             RMSNorm(config.hidden_size, config.norm_eps, weight=False) if config.embedding_norm else None
         )
         self._config = config
+        self._recomputed: Recomputed = "none"
+        self._recomputed_every = 1
 
     def __call__(
         self,
@@ -78,21 +100,27 @@ class Trunk(nn.Module):
         x = dropout(x, config.embedding_dropout, keys[0])
         for i in range(config.layers):
             block = self.layers[i % config.num_distinct_layers]
-            x = block(x, cache[i] if cache else None, keys[1 + i], segments)
+            here = self._recomputed if cache is None and i % self._recomputed_every == 0 else "none"
+            x = block(x, cache[i] if cache else None, keys[1 + i], segments, here)
         return self.norm(x) if config.norm_placement == "pre" else x
 
-    def _embed(self, ids: mx.array, offset: int, segments: mx.array | None = None) -> mx.array:
+    def _embed(self, ids: mx.array, offset: int | mx.array, segments: mx.array | None = None) -> mx.array:
         config = self._config
         x = self.embed_tokens(ids)
         if config.positions in ("learned", "sinusoidal"):
-            positions = mx.arange(offset, offset + ids.shape[1])
+            positions = places(offset, ids.shape[1])
             if config.positions == "learned":
                 table = self.embed_positions(positions)
             else:  # scaled as in Vaswani et al. 3.4, so that the table does not drown the embeddings
                 x = x * math.sqrt(config.hidden_size)
                 table = sinusoids(positions, config.hidden_size).astype(x.dtype)
-            x = x + (table if segments is None else table[positions_within(segments)])
+            x = add(x, table) if segments is None else x + lookup(table, positions_within(segments))
         return x if self._embedding_norm is None else self._embedding_norm(x)
+
+
+def places(offset: int | mx.array, length: int) -> mx.array:
+    """Positions [T] from an offset on, or [B, T] from an offset for each row."""
+    return mx.arange(offset, offset + length) if isinstance(offset, int) else offset[:, None] + mx.arange(length)
 
 
 def positions_within(segments: mx.array) -> mx.array:
@@ -140,8 +168,15 @@ class Transformer(nn.Module):
         """Hidden states [B, T, hidden], for a loss that makes the logits itself; arguments as in a call."""
         if cache is not None and segments is not None:
             raise ValueError("segments are for whole rows, and a cache is for rows in pieces")
-        self._check_length(ids.shape[1] + (cache[0].offset if cache else 0))
+        offset = cache[0].offset if cache else 0
+        if isinstance(offset, int):  # of an array nobody knows yet how far it goes
+            self._check_length(ids.shape[1] + offset)
         return self.model(ids, cache, key, segments)
+
+    @property
+    def head(self) -> nn.Module:
+        """Whose parameters make logits of hidden states."""
+        return self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Hidden states [..., hidden] to logits [..., vocabulary]."""
@@ -155,7 +190,14 @@ class Transformer(nn.Module):
         distinct = self.model.layers
         return [distinct[i % len(distinct)] for i in range(self.config.layers)]
 
-    def make_cache(self) -> Cache:
+    def recompute(self, what: Recomputed, every: int = 1) -> None:
+        """From now on, do without the activations of all blocks, or every second, third, ... of them.
+
+        Changes what is kept in memory for the way back, and nothing of what is computed.
+        """
+        self.model._recomputed, self.model._recomputed_every = what, every
+
+    def make_cache(self) -> list[KVCache]:
         return [KVCache() for _ in range(self.config.layers)]
 
     def _check_length(self, length: int) -> None:

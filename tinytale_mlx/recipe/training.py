@@ -22,7 +22,8 @@ class TrainRecipe(Section):
     accumulate_schedule: dict[StepNumber, PositiveInt] = Field(default_factory=dict)
     """How many from which step (counted from 0) on instead: `{1000: 4, 5000: 16}`. So the batch grows with training."""
     epochs: PositiveFloat | None = None
-    """Instead of `steps`: how often to go through the data."""
+    """Instead of `steps`: how often to go through the data, rounded down to whole steps. Of a mixture an epoch is as
+    many rows as its sources have together. `steps` is filled in once the data is prepared."""
     precision: Precision = "float32"
     """What the model computes in. Weights and optimiser stay in float32, and so do losses, softmax and norms."""
     loss_scale: PositiveFloat = 2.0**16
@@ -82,6 +83,8 @@ class TrainRecipe(Section):
     def _schedule_fits(self) -> "TrainRecipe":
         if self.min_learning_rate > self.learning_rate:
             raise ValueError("train.min_learning_rate is above train.learning_rate")
+        if self.epochs is not None:
+            return self  # how many steps these are is not known yet; then this is asked again
         if self.warmup_steps >= self.decay_end and self.schedule != "constant":
             raise ValueError(
                 f"train.warmup_steps {self.warmup_steps} leaves no step for the {self.schedule} schedule "

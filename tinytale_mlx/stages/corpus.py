@@ -5,7 +5,9 @@ folder can be deleted at any time. A run notes the keys of its own in `data/shar
 what it was trained on even when the source has changed or gone.
 """
 
+import hashlib
 import json
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +36,7 @@ from ..workers import cores
 
 LARGE = 20e6  # bytes of text from which on several processes prepare it sooner than one
 VALIDATION_TOKENS = 200_000  # held out where the tokens are not stored
+LOOK = 1 << 16  # tokens at either end by which a text is told from another one
 CACHE = Path(".cache", "shards")
 KEYS = "shards.json"
 
@@ -46,6 +49,9 @@ class Corpus:
     tokenizer: Tokenizer
     shards: list[Shards]
     """Of each source; where the tokens are not stored, of the validation text alone."""
+    rank: int = 0
+    ranks: int = 1
+    """Of so many processes, this one gets its share of the rows of each batch, for training and for validation."""
 
     @property
     def parts(self) -> list[sources.Part]:
@@ -67,18 +73,52 @@ class Corpus:
         Raises:
             UserError: too little text for one batch, or for as many epochs of a source as may be shown.
         """
-        data, train, context = self.recipe.data, self.recipe.train, self.recipe.model.context
+        data, train = self.recipe.data, self.recipe.train
         if not data.store:
-            return StreamBatches(self._epoch, context, train.batch_size, self.recipe.seed)
+            return StreamBatches(self._epoch, self.recipe.model.context, train.batch_size, self.recipe.seed)
+        batches = Batches(self._order, train.batch_size, self.rank, self.ranks)
+        batches.check(train.steps, lambda step: micro_batches_before(step, train))
+        return batches
+
+    @cached_property
+    def _order(self) -> Mixture:
+        """All rows of the stored tokens, in the order in which they are shown."""
+        data, context = self.recipe.data, self.recipe.model.context
         mixed = [
             Source(
                 part.name, make_rows(data, one.tokens, one.offsets, context, self.recipe.seed), part.weight, part.epochs
             )
             for part, one in zip(self.parts, (shards.train for shards in self.shards), strict=True)
         ]
-        batches = Batches(Mixture(mixed, self.recipe.seed, data.temperature), train.batch_size)
-        batches.check(train.steps, lambda step: micro_batches_before(step, train))
-        return batches
+        return Mixture(mixed, self.recipe.seed, data.temperature)
+
+    @property
+    def keys(self) -> list[str]:
+        return [one.validation.key for one in self.shards]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of how many tokens there are and of the first and last ones, wherever the text came from."""
+        digest = hashlib.blake2b(digest_size=16)
+        for side in (side for one in self.shards for side in one):
+            digest.update(f"{len(side.tokens)} {len(side.offsets)} ".encode())
+            for end in (side.tokens[:LOOK], side.tokens[-LOOK:]):
+                digest.update(np.asarray(end, np.uint32).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def rows(self) -> int:
+        """Different rows there are: an epoch. Of a mixture, as many as its sources have together.
+
+        Raises:
+            UserError: nobody knows, because the tokens are not stored.
+        """
+        if not self.recipe.data.store:
+            raise UserError(
+                "train.epochs needs to know how much text there is, and with data.store: false nobody does; "
+                "give train.steps instead"
+            )
+        return self._order.count
 
     def _epoch(self) -> Iterator[np.ndarray]:
         """The training documents of an unstored corpus, once."""
@@ -96,8 +136,21 @@ class Corpus:
             return {}
         return self.batches.shown(micro_batches_before(train.steps, train))
 
+    def batch_at(self, step: int) -> Batch:
+        """This process's rows of training batch `step` >= 0."""
+        batch = self.batches.at(step)
+        return batch if isinstance(self.batches, Batches) else self._share(batch)
+
     def validation_batches(self) -> Iterator[Batch]:
-        """The held-out text of all sources, every token but the first predicted once."""
+        """The held-out text of all sources, every token but the first predicted once; this process's rows of it."""
+        return map(self._share, self._validation_batches())
+
+    def _share(self, batch: Batch) -> Batch:
+        tokens, weights, segments = batch
+        mine = slice(len(tokens) * self.rank // self.ranks, len(tokens) * (self.rank + 1) // self.ranks)
+        return Batch(tokens[mine], weights[mine], None if segments is None else segments[mine])
+
+    def _validation_batches(self) -> Iterator[Batch]:
         data, batch_size, context = self.recipe.data, self.recipe.train.batch_size, self.recipe.model.context
         for text in (one.validation for one in self.shards if one.validation.documents):
             if data.rows == "windows" and not data.document_mask:
@@ -127,7 +180,7 @@ def run_corpus(
     shards = _known(cache, keys, tokenizer) if keys else None
     if shards is None:
         shards = _prepared(recipe, tokenizer, cache, report, workers)
-        found = [one.validation.key for one in shards]
+        found = Corpus(recipe, tokenizer, shards).keys
         if keys not in (None, found):
             raise UserError(
                 f"the data of the run {this.name} is not what it was: the tokens in {cache} are gone, and the source "
@@ -137,6 +190,26 @@ def run_corpus(
     corpus = Corpus(recipe, tokenizer, shards)
     if not corpus.validation_tokens:
         raise UserError("no source leaves a document for validation; use more documents or a larger data.validation")
+    return corpus
+
+
+def other_corpus(
+    recipe: Recipe, tokenizer: Tokenizer, root: Path, keys: list[str], fingerprint: str, rank: int, ranks: int
+) -> Corpus:
+    """The tokens on which rank 0 trains, for another process: found where that has put them, or on another machine
+    prepared there, from the text that lies at the same place.
+
+    Raises:
+        UserError: it is another text; or as `run_corpus`.
+    """
+    cache = root / CACHE
+    shards = _known(cache, keys, tokenizer) or _prepared(recipe, tokenizer, cache, None, None)
+    corpus = Corpus(recipe, tokenizer, shards, rank, ranks)
+    if corpus.fingerprint != fingerprint:
+        raise UserError(
+            f"process {rank} of {ranks}, on {platform.node()}, finds another text there than process 0; "
+            "copy the text to the same place on every machine"
+        )
     return corpus
 
 

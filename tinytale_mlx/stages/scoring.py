@@ -14,19 +14,25 @@ from ..errors import UserError
 from ..evaluation.loss import Score, evaluate
 from ..models.transformer import Transformer
 from ..recipe import DataRecipe
+from ..training.distributed import world
 from .corpus import Corpus, run_corpus
 from .loading import Loaded, is_model, load
 
 
 class ValidationSet:
-    """The held-out text of a run, whole or up to `validation_batches`."""
+    """The held-out text of a run, whole or up to `validation_batches`; of a corpus with ranks, all scores are sums
+    over the processes."""
 
     def __init__(self, corpus: Corpus):
         self._corpus, self._byte_lengths = corpus, byte_lengths(corpus.tokenizer)
 
     def score(self, model: Transformer) -> Score:
         batches = itertools.islice(self._corpus.validation_batches(), self._corpus.recipe.train.validation_batches)
-        return evaluate(model, batches, self._byte_lengths)
+        mine = evaluate(model, batches, self._byte_lengths)
+        if self._corpus.ranks == 1:
+            return mine
+        nats, tokens, count = world().add(mine.nats, mine.tokens, mine.bytes)
+        return Score(nats, int(tokens), int(count))
 
     def figures(self, model: Transformer) -> dict[str, float]:
         score = self.score(model)

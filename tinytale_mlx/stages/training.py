@@ -1,47 +1,36 @@
 """Training from scratch: tokenizer, shards, steps, checkpoints, samples, model directory."""
 
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mlx.core as mx
 
-from .. import device, disk, run
-from ..data.prefetch import prefetch
-from ..data.rows import Batch
+from .. import device, run
 from ..errors import UserError
-from ..generation.engine import complete
-from ..generation.prompts import stop_ids, text_prompt
-from ..interop.huggingface import save_model
-from ..models.parameters import count_parameters
-from ..models.transformer import Transformer
-from ..randomness import key
 from ..recipe import Recipe
-from ..recipe_files import differences
 from ..run import Run
-from ..tokenizers import Tokenizer, load_tokenizer
 from ..training import checkpoint
-from ..training.averaging import WeightAverage, averages, share_of
-from ..training.loop import Hooks, Progress
+from ..training.distributed import world
+from ..training.loop import Hooks, Progress, Status
 from ..training.loop import train as run_loop
-from ..training.optimizers import make_optimizer
-from ..training.precision import LossScale
-from ..training.schedules import accumulate_at, micro_batches_before
+from ..training.losses import token_loss
 from ..training.step import Step
-from .corpus import run_corpus
-from .loading import build_model, can_chat
-from .scoring import ValidationSet
-from .tokenizing import Notify, tokenizer_event, tokenizer_for
+from .loading import load
+from .session import Session
+from .starting import Given, begin, check_options
+from .together import announce, check_shareable, join, leading, leads, losing_nothing, own_cores
+from .tokenizing import Notify
+from .trackers import Tracker, Tracking
+from .utilisation import utilisation
 
 
 @dataclass
 class TrainResult:
     run: Run
-    status: Literal["finished", "interrupted"]
+    status: Status
     progress: Progress
     figures: dict[str, float]
     """Of the last validation; empty where there has been none."""
@@ -74,27 +63,49 @@ def train(
     notify: Notify = lambda event: None,
     stop_requested: Callable[[], bool] = lambda: False,
     retrain: bool = False,
+    branch: str | None = None,
+    from_step: int | None = None,
+    init_from: str | None = None,
+    force: bool = False,
+    trackers: Sequence[Tracker] = (),
 ) -> TrainResult:
     """Train a tokenizer and a model from scratch, or go on with a run where its last checkpoint is.
 
-    A tokenizer that was trained before on the same text is used again, unless `retrain` says otherwise.
+    A tokenizer that was trained before on the same text is used again, unless `retrain` says otherwise. With a
+    `branch`, a new run of that name goes on from the newest checkpoint of the run `name`, or from that of `from_step`,
+    with the new recipe. With `init_from`, a new run begins with the weights and the tokenizer of that run or model
+    directory. What cannot fit into memory is refused, unless `force` is given. The trackers get every event, see there.
 
     The same recipe gives the same weights, however often the run was interrupted. Raises UserError for whatever the
     user can mend; a new run that failed before its first checkpoint leaves nothing behind but the tokenizer, for
     the next one.
     """
-    if resume and retrain:
-        raise UserError("a run that is resumed keeps its tokenizer; start a new run for another one")
+    if not leads():
+        return follow(root, stop_requested)
     device.configure()
-    this = run.find(name, root) if resume else run.new(name, recipe, root)
-    this.lock()
+    with leading():
+        check_options(resume, retrain, branch, from_step, init_from)
+        check_shareable(recipe)
+        parent = run.find(name, root) if branch is not None else None
+        source = load(init_from, root) if init_from is not None else None
+        resume = resume and parent is None
+        this = run.find(name, root) if resume else run.new(branch or name, recipe, root)
+        this.lock()
+    begun, tracking = None, Tracking(trackers, notify)
     try:
-        if resume:
-            _check_same_recipe(this, recipe)
-        this.start(recipe)
-        return _train(_Session(this, recipe, notify, retrain), stop_requested)
+        with leading():
+            recipe = begin(this, recipe, resume, Given(parent, from_step, source), notify)
+            del source
+            begun = checkpoint.all_checkpoints(this.checkpoints)
+            session = Session(this, recipe, tracking.notify, retrain, force)
+        announce(session)
+        tracking.start(this, session.recipe, resume)
+        result = _train(session, stop_requested)
+        tracking.end(result.status)
+        return result
     except BaseException as error:
-        if not resume and not checkpoint.all_checkpoints(this.checkpoints):
+        tracking.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        if not resume and begun in (None, checkpoint.all_checkpoints(this.checkpoints)):
             this.discard()
         if isinstance(error, RuntimeError) and stop_requested():
             raise KeyboardInterrupt from error  # Ctrl-C also ended the compiler that MLX had started
@@ -104,165 +115,60 @@ def train(
                 "model.context or model"
             ) from error
         raise
+    finally:
+        this.unlock()
 
 
-def _check_same_recipe(this: Run, recipe: Recipe, most: int = 4) -> None:
-    changed = differences(this.recipe(), recipe)
-    if changed:
-        more = f" and {len(changed) - most} more" if len(changed) > most else ""
-        raise UserError(
-            f"the run {this.name} was started with another recipe ({'; '.join(changed[:most])}{more}); "
-            "resume it without changes, or start a new run"
-        )
+def follow(root: Path = run.ROOT, stop_requested: Callable[[], bool] = lambda: False) -> TrainResult:
+    """Take part in the training of rank 0, as a process of `mlx.launch` that is not that; see `together.py`."""
+    device.configure()
+    try:
+        return _train(join(root), stop_requested)
+    except UserError as error:
+        raise UserError(f"process {world().rank} of {world().size}: {error}") from error
 
 
-def _train(session: "_Session", stop_requested: Callable[[], bool]) -> TrainResult:
+def _train(session: Session, stop_requested: Callable[[], bool]) -> TrainResult:
     recipe, progress = session.recipe, session.progress
+    session.model.recompute(recipe.train.gradient_checkpointing, recipe.train.gradient_checkpointing_every)
     step = Step(
         session.model,
         session.optimizer,
         recipe.train.max_grad_norm,
+        partial(token_loss, chunk_tokens=recipe.train.loss_chunk_tokens),
         precision=recipe.train.precision,
         loss_scale=session.loss_scale,
+        all_sum=world().all_sum if world().size > 1 else None,
     )
-    hooks = Hooks(session.log, session.validate, session.sample, session.save, stop_requested, session.after_step)
+    step.lanes = step.lanes[: world().cores]
+
+    def stopping() -> bool:
+        return world().any(stop_requested())
+
+    hooks = Hooks(
+        session.log,
+        session.validate,
+        session.sample,
+        session.save,
+        stopping,
+        session.after_step,
+        utilisation(recipe, session.tokenizer.vocab_size, world().size),
+        session.name_batches,
+    )
     session.start()
-    with session.batch_at() as batch_at:
-        status = run_loop(step, batch_at, recipe.train, recipe.seed, progress, hooks)
+    with session.batch_at() as batch_at, own_cores(), losing_nothing(session):
+        status = run_loop(step, batch_at, recipe.train, world().seed(recipe.seed), progress, hooks)
+    if recipe.train.final_model == "best":
+        session.take_best()
     session.save_model()
     result = TrainResult(session.run, status, progress, session.figures)
-    if status == "finished":
+    if status != "interrupted":
         if not session.figures:  # resumed, with nothing left to do
             session.validate()
         for text in session.samples(progress.step):
             result.samples.append(text)
             session.log({"event": "sample", "step": progress.step, "text": text})
-    session.log({"event": "end", **result.to_json()})
+    predicted = {"predicted_peak_memory_bytes": session.forecast.memory.peak}
+    session.log({"event": "end", **result.to_json(), **predicted})
+    world().part()
     return result
-
-
-class _Session:
-    """The parts of a run, put together; and what the loop asks for from time to time."""
-
-    def __init__(self, this: Run, recipe: Recipe, notify: Notify, retrain: bool):
-        self.run, self.recipe, self._notify = this, recipe, notify
-        self.tokenizer = self._find_tokenizer(retrain)
-        notify({"event": "phase", "text": "preparing the data"})
-        self._corpus = run_corpus(this, recipe, self.tokenizer, self._report_documents)
-        self.batches = self._corpus.batches
-        self._held_out = ValidationSet(self._corpus)
-        self.model = build_model(recipe, self.tokenizer)
-        _check_memory(self.model)
-        self.optimizer = make_optimizer(recipe.train)
-        self.average = WeightAverage(self.model.trainable_parameters()) if averages(recipe.train) else None
-        self.loss_scale = LossScale.of(recipe.train)
-        self.progress = Progress()
-        if saved := checkpoint.all_checkpoints(this.checkpoints):
-            state = checkpoint.load(saved[-1], self.model, self.optimizer, self.average)
-            self.progress = Progress.from_json(state["progress"])
-        self.figures: dict[str, float] = {}
-
-    @contextmanager
-    def batch_at(self) -> Iterator[Callable[[int], Batch]]:
-        """The loop's batches; those that are encoded on the way are made by a thread, ahead of the step."""
-        if self.recipe.data.store:
-            yield self.batches.at
-            return
-        train = self.recipe.train
-        first = micro_batches_before(self.progress.step, train)
-        with closing(prefetch(self.batches.at, range(first, sys.maxsize))) as ahead:
-            yield lambda _: next(ahead)
-
-    def _find_tokenizer(self, retrain: bool) -> Tokenizer:
-        """The run's own tokenizer; a new run gets a copy of the recipe's."""
-        own = self.run.tokenizer
-        if (own / "tokenizer_config.json").is_file():
-            return load_tokenizer(own)
-        tokenizer = tokenizer_for(self.recipe, self.run.path.parent, self._notify, retrain)
-        with disk.writing("the tokenizer", own):
-            tokenizer.save(own, model_max_length=self.recipe.model.context)
-        self.log(tokenizer_event(tokenizer, self.recipe))
-        return tokenizer
-
-    def _report_documents(self, documents: int, tokens: int) -> None:
-        self._notify({"event": "progress", "text": f"{documents:,} documents, {tokens:,} tokens"})
-
-    def start(self) -> None:
-        """Log what is about to be trained. The model of an earlier session goes: the checkpoint it came from stays."""
-        train = self.recipe.train
-        if self.progress.step < train.steps:
-            shutil.rmtree(self.run.model, ignore_errors=True)
-        checkpoint.prune(self.run.checkpoints, train.keep_checkpoints)
-        self.log(
-            {"event": "data", "rows_by_source": self._corpus.rows_by_source(), "left_out": self._corpus.left_out()}
-        )
-        self.log(
-            {
-                "event": "start",
-                "run": str(self.run.path),
-                "recipe": self.recipe.name,
-                "parameters": count_parameters(self.model),
-                "step": self.progress.step,
-                "steps": train.steps,
-                "vocab_size": self.tokenizer.vocab_size,
-                "train_tokens": self._corpus.train_tokens,
-                "validation_tokens": self._corpus.validation_tokens,
-                "tokens_per_step": train.batch_size
-                * accumulate_at(self.progress.step, train)
-                * self.recipe.model.context,
-                **device.describe(),
-            }
-        )
-
-    def log(self, event: dict[str, Any]) -> None:
-        self.run.log(event)
-        if event["event"] == "sample":
-            self.run.add_sample(event["step"], event["text"])
-        self._notify(event)
-
-    def save(self, progress: Progress) -> None:
-        state = {"progress": progress.to_json()}
-        checkpoint.save(self.run.checkpoints, progress.step, self.model, self.optimizer, state, self.average)
-        checkpoint.prune(self.run.checkpoints, self.recipe.train.keep_checkpoints)
-        self._notify({"event": "saved", "step": progress.step})
-
-    def after_step(self, step: int) -> None:
-        if self.average:
-            self.average.update(self.model.trainable_parameters(), share_of(step, self.recipe.train))
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model has the average of its weights, where the recipe asks for one."""
-        return self.average.in_place(self.model) if self.average else nullcontext()
-
-    def validate(self) -> dict[str, float]:
-        with self._averaged():
-            self.figures.update(self._held_out.figures(self.model))
-        return self.figures
-
-    def sample(self, step: int) -> str:
-        return next(self.samples(step), "")
-
-    def samples(self, step: int) -> Iterator[str]:
-        """A completion of each of the recipe's prompts, other ones after every number of steps."""
-        stop = stop_ids(self.tokenizer)
-        for number, prompt in enumerate(self.recipe.generate.prompts):
-            ids = text_prompt(self.tokenizer, prompt)
-            draw = key(self.recipe.seed, "sample", step, number)
-            with self._averaged():
-                text = complete(self.model, self.tokenizer, ids, self.recipe.generate, draw, stop).text
-            yield prompt + text
-
-    def save_model(self) -> None:
-        chat = can_chat(self.recipe, self.tokenizer)
-        with self._averaged():
-            save_model(self.run.model, self.model, self.tokenizer, self.recipe.generate, chat_template=chat)
-
-
-def _check_memory(model: Transformer) -> None:
-    """Refuse, before a byte of it is made, a model whose weights, gradients and momenta are beyond this machine."""
-    needed, there = 12 * count_parameters(model), device.physical_memory()
-    if needed > there:
-        raise UserError(
-            f"to train {count_parameters(model):,} parameters takes more than {needed / 1e9:,.1f} GB, and this machine "
-            f"has {there / 1e9:,.1f} GB; choose a smaller model"
-        )

@@ -1,13 +1,10 @@
-"""Checkpoints that survive anything: written under another name, flushed to the disk, then renamed.
+"""What a checkpoint holds: weights, the optimiser's state, an average of the weights, and where training was.
 
-A folder `step-000500` is therefore either complete or absent, whenever the machine is switched off. Safetensors and
-JSON only.
+Safetensors and JSON only. How its folder survives power cuts and bad disks is the matter of `checkpoint_files.py`.
 """
 
 import json
-import os
-import re
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,26 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_unflatten
 
-from .. import disk
 from ..errors import UserError
 from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
 from .averaging import WeightAverage
+from .checkpoint_files import (
+    STATE,
+    Damaged,
+    all_checkpoints,
+    best_first,
+    damaged,
+    prune,
+    set_aside,
+    verify,
+    writing,
+)
 
-NAME = re.compile(r"step-\d{6,}")
-MODEL, OPTIMIZER, AVERAGE, STATE = "model.safetensors", "optimizer.safetensors", "average.safetensors", "state.json"
+__all__ = ["Damaged", "all_checkpoints", "load", "load_best_weights", "load_newest", "load_weights", "prune", "save"]
+
+MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "average.safetensors"
+Arrays = dict[str, mx.array]
 
 
 def save(
@@ -35,31 +44,19 @@ def save(
 ) -> Path:
     """Write `folder/step-NNNNNN` with model.safetensors, optimizer.safetensors and state.json; return its path.
 
-    An average of the weights goes into average.safetensors.
+    An average of the weights goes into average.safetensors. `val_loss` in the state is what `prune` goes by.
+    Raises UserError where the disk refuses.
     """
-    target = folder / f"step-{step:06d}"
-    temporary = folder / f".{target.name}.tmp"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with writing(folder, step) as temporary:
         mx.save_safetensors(str(temporary / MODEL), _named(model.parameters()))
         mx.save_safetensors(str(temporary / OPTIMIZER), _named(optimizer.state))
         if average is not None:
             mx.save_safetensors(str(temporary / AVERAGE), _named(average.weights))
-        (temporary / STATE).write_text(json.dumps({**state, "step": step}, indent=2) + "\n")
-        disk.flush_folder(temporary)
-        if target.exists():
-            _delete(target)
-        os.rename(temporary, target)
-        disk.flush(folder)
-    except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = (error.strerror if isinstance(error, OSError) else None) or f"{error} (is the disk full?)"
-        raise UserError(f"the checkpoint of step {step} could not be written to {folder}: {reason}") from error
-    return target
+        (temporary / STATE).write_text(json.dumps({**state, "step": step}, indent=2) + "\n", encoding="utf-8")
+    return folder / f"step-{step:06d}"
 
 
-def _named(tree: Any) -> dict[str, mx.array]:
+def _named(tree: Any) -> Arrays:
     """The arrays of a tree by name, in an order that is always the same, so that equal states are equal files."""
     return dict(sorted(named_arrays(tree)))
 
@@ -69,63 +66,99 @@ def load(
 ) -> dict[str, Any]:
     """Put the checkpoint's weights, optimiser state and average of the weights in place; return its state.json.
 
-    Raises UserError where a file is missing, damaged, or of another model or optimiser.
+    An average that a checkpoint does not have begins with its weights.
+
+    Raises:
+        Damaged: a file is missing or not what was written.
+        UserError: it is of another model or optimiser; which array says so.
     """
-    try:
-        state = json.loads((path / STATE).read_text())
-        optimizer.init(model.trainable_parameters())
-        weights = _read(path / MODEL, _named(model.parameters()))
-        moments = _read(path / OPTIMIZER, _named(optimizer.state))
-        if average is not None:
-            average.weights = tree_unflatten(list(_read(path / AVERAGE, _named(average.weights)).items()))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _damaged(path, error) from error
+    verify(path)
+    optimizer.init(model.trainable_parameters())
+    weights = _read(path, MODEL, _named(model.parameters()))
+    moments = _read(path, OPTIMIZER, _named(optimizer.state))
+    means = None
+    if average is not None and (path / AVERAGE).is_file():
+        means = _read(path, AVERAGE, _named(average.weights))
     model.load_weights(list(weights.items()))
     optimizer.state = tree_unflatten(list(moments.items()))
-    return state
+    if average is not None:
+        average.weights = tree_unflatten(list(means.items())) if means else _average_of(model)
+    return json.loads((path / STATE).read_text(encoding="utf-8"))
+
+
+def _average_of(model: Transformer) -> dict:
+    return WeightAverage(model.trainable_parameters()).weights
+
+
+def load_newest(
+    folder: Path,
+    model: Transformer,
+    optimizer: optim.Optimizer,
+    average: WeightAverage | None = None,
+    report: Callable[[str], None] = lambda sentence: None,
+) -> dict[str, Any] | None:
+    """`load` the newest checkpoint that is whole; None where there is no checkpoint.
+
+    Damaged ones are renamed, lest they count as the newest, and `report` gets a sentence about each.
+
+    Raises:
+        UserError: all are damaged, or one is of another model or optimiser.
+    """
+    found: list[tuple[Path, Damaged]] = []
+    for path in reversed(all_checkpoints(folder)):
+        try:
+            state = load(path, model, optimizer, average)
+        except Damaged as error:
+            found.append((path, error))
+            continue
+        for bad, error in found:
+            report(f"{error}; it is now called {set_aside(bad).name}, and training goes on from step {state['step']}")
+        return state
+    if found:
+        raise UserError(f"{found[0][1]}, and there is none before it that is whole; start a new run") from found[0][1]
+    return None
 
 
 def load_weights(path: Path, model: Transformer) -> None:
     """Put the checkpoint's weights in place, or the average of them that it has. Raises UserError as `load` does."""
-    try:
-        file = path / (AVERAGE if (path / AVERAGE).is_file() else MODEL)
-        weights = _read(file, _named(model.parameters()))
-        model.load_weights(list(weights.items()))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _damaged(path, error) from error
+    name = AVERAGE if (path / AVERAGE).is_file() else MODEL
+    verify(path, [name])
+    model.load_weights(list(_read(path, name, _named(model.parameters())).items()))
 
 
-def _read(file: Path, expected: dict[str, mx.array]) -> dict[str, mx.array]:
+def load_best_weights(folder: Path, model: Transformer) -> Path | None:
+    """`load_weights` of the whole checkpoint with the lowest validation loss; which one, or None if there is none."""
+    for path in best_first(folder):
+        try:
+            load_weights(path, model)
+        except Damaged:
+            continue
+        return path
+    return None
+
+
+def _read(path: Path, name: str, expected: Arrays) -> Arrays:
     """The arrays of a file, all read now: MLX would find out too late that the file is too short."""
-    arrays = mx.load(str(file))
+    try:
+        arrays = mx.load(str(path / name))
+        mx.eval(arrays)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise damaged(path, " ".join(str(error).split())) from error
     assert isinstance(arrays, dict)
-    if {n: a.shape for n, a in arrays.items()} != {n: a.shape for n, a in expected.items()}:
-        raise ValueError(f"{file.name} does not fit the recipe")
-    mx.eval(arrays)
+    if found := _differences(arrays, expected):
+        more = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
+        raise UserError(f"the checkpoint {path} does not fit the recipe: in {name} {found[0]}{more}")
     return arrays
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(f"the checkpoint {path} can't be read ({reason}); delete it, and the one before it is used")
+def _differences(arrays: Arrays, expected: Arrays) -> list[str]:
+    there, wanted = ({name: _describe(array) for name, array in one.items()} for one in (arrays, expected))
+    return [
+        f"{name} is {there.get(name, 'missing')} and should be {wanted.get(name, 'absent')}"
+        for name in sorted({*there, *wanted})
+        if there.get(name) != wanted.get(name)
+    ]
 
 
-def all_checkpoints(folder: Path) -> list[Path]:
-    """The complete ones, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if NAME.fullmatch(p.name)), key=lambda p: int(p.name[5:]))
-
-
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep`."""
-    for path in all_checkpoints(folder)[:-keep]:
-        _delete(path)
-
-
-def _delete(path: Path) -> None:
-    """Under its temporary name, lest a half deleted checkpoint look like a whole one."""
-    doomed = path.with_name(f".{path.name}.old.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.rename(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+def _describe(array: mx.array) -> str:
+    return f"{str(array.dtype).removeprefix('mlx.core.')} {list(array.shape)}"

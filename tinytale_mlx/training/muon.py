@@ -4,18 +4,12 @@ All directions of a matrix then move equally far, where Adam's steps are dominat
 root mean square of an Adam step at the same rate (Liu et al. 2025), so that one learning rate serves both.
 """
 
-import math
-from collections.abc import Iterator
-
 import mlx.core as mx
 from mlx.utils import tree_map, tree_map_with_path
 
 from ..models.parameters import named_arrays
 from .decoupled import DecoupledOptimizer
-
-STACK = 2**20
-"""Numbers to be made orthogonal at a time. Small matrices are quicker together; a large one is work enough by itself,
-and together they would take ten times their memory."""
+from .stacks import stacks
 
 
 class Muon(DecoupledOptimizer):
@@ -47,23 +41,16 @@ class Muon(DecoupledOptimizer):
 
 def orthogonalize_all(matrices: dict) -> dict:
     """`orthogonalize` for a tree of matrices: those of a shape together, as many as fit, one stack after the other."""
+    by_name = dict(named_arrays(matrices))
     steps: dict[str, mx.array] = {}
     done = None
-    for names, stack in _stacks(dict(named_arrays(matrices))):
+    for names in stacks(by_name):
+        stack = [by_name[name] for name in names]
         if done is not None:  # lest all stacks be worked on, and kept in memory, at once
             stack = mx.depends(stack, done)
         done = orthogonalize(mx.stack(stack))
         steps |= zip(names, done, strict=True)
     return tree_map_with_path(lambda name, _: steps[name], matrices)
-
-
-def _stacks(matrices: dict[str, mx.array]) -> Iterator[tuple[list[str], list[mx.array]]]:
-    for shape in dict.fromkeys(matrix.shape for matrix in matrices.values()):
-        names = [name for name, matrix in matrices.items() if matrix.shape == shape]
-        count = max(STACK // math.prod(shape), 1)
-        for start in range(0, len(names), count):
-            some = names[start : start + count]
-            yield some, [matrices[name] for name in some]
 
 
 def orthogonalize(x: mx.array, steps: int = 5) -> mx.array:

@@ -6,6 +6,7 @@ run only (warm-up, stable, decay: Hu et al. 2024; in a straight line too, which 
 
 import itertools
 import math
+from bisect import bisect_right
 
 from ..recipe import TrainRecipe
 
@@ -33,6 +34,13 @@ def micro_batches_before(step: int, train: TrainRecipe) -> int:
     pieces = _pieces(train)
     borders = [*(start for start in pieces if start < step), step]
     return sum((end - start) * pieces[start] for start, end in itertools.pairwise(borders))
+
+
+def steps_of_epochs(rows: int, train: TrainRecipe) -> int:
+    """How many whole steps `train.epochs` times that many rows are; at least one."""
+    assert train.epochs is not None
+    batches = int(train.epochs * rows) // train.batch_size
+    return max(bisect_right(range(1, batches + 1), batches, key=lambda step: micro_batches_before(step, train)), 1)
 
 
 def _pieces(train: TrainRecipe) -> dict[int, int]:

@@ -2,6 +2,19 @@
 
 Losses travel as (Σ loss, Σ weights), so an accumulated step weighs every token alike, however unevenly the
 micro-batches are filled.
+
+What is in memory at the peak, in numbers of 4 bytes, with P parameters, N tokens in a micro-batch, width d,
+feed-forward width f, context T, V tokens in the vocabulary, and h heads:
+
+- always: weights P and optimiser state, 2 P with AdamW
+- gradients P, of which a layer's are there when the way back has passed it; with accumulation P more, the sum so far
+- activations of every layer, about N (12 d + 5 f + 3 h T); with gradient checkpointing 2 N d, the inputs of attention
+  and of feed-forward, and those activations for the half of a layer that is at work
+- logits, about 3 N V; in chunks of n tokens 3 n V, and the gradient of the head twice while it is added up
+- in the update, neither activations nor logits, but new weights and state of one stack (`update.py`)
+
+And what MLX has handed out ahead: on a CPU it prepares a hundred operations ahead of the one that is being computed,
+unless memory is at its limit (`mx.set_memory_limit`). With checkpointing that is as much again as the half layer needs.
 """
 
 import functools
@@ -15,20 +28,20 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_map
 
 from .. import blas
+from ..models.parameters import named_arrays
 from ..recipe.training import Precision
 from .losses import token_loss
-from .optimizers import global_norm
-from .precision import LossScale, cast
+from .precision import LossScale, cast, prepare
+from .update import Update, clip_factor, global_norm
 
 Arrays = Sequence[mx.array | None]
 """A micro-batch: arrays whose first axis is the batch, and None for what it lacks."""
 Loss = Callable[[Any, Arrays, mx.array], tuple[mx.array, mx.array]]
 """`loss(model, arrays, key)` is (Σ loss, Σ weights), float32 scalars; `key` is what dropout draws from."""
-Gradients = tuple[mx.array, mx.array, dict]
-"""Σ loss, Σ weights, and the gradient of Σ loss x loss scale."""
+Gradients = tuple[mx.array, mx.array, dict[str, mx.array]]
+"""Σ loss, Σ weights, and the gradient of Σ loss x loss scale by each parameter, by name."""
 
 
 class StepResult(NamedTuple):
@@ -38,13 +51,15 @@ class StepResult(NamedTuple):
     """Before clipping, of the mean loss."""
     applied: bool = True
     """False where something was not finite: the model and the optimiser then are as they were."""
+    loss_scale: float = 1.0
+    """That of this step."""
 
 
 class Step:
     """`step(micro_batches, learning_rate, key)` moves the model and the optimiser's state, and says how it went.
 
     Gradients and update are compiled; a micro-batch's activations are freed before the next one starts. To go on from
-    a checkpoint, load it first: the compiled update holds on to the arrays of the optimiser's state.
+    a checkpoint, load it first.
 
     `all_sum` adds up what several processes found, see `distributed.py`.
     """
@@ -64,39 +79,42 @@ class Step:
         self.precision: Precision = precision
         self.loss_scale = loss_scale or LossScale()
         self.lanes = cpu_lanes()
+        prepare(model, precision)
         optimizer.init(model.trainable_parameters())
-        state = [model.state, optimizer.state]
         self._gradients = mx.compile(self._batch_gradients, inputs=[model.state])
         self._norm = mx.compile(global_norm)
-        self._update = mx.compile(self._apply, inputs=state, outputs=state)
+        self._update = Update(model, optimizer)
 
     def __call__(
         self, micro_batches: Iterable[Sequence[np.ndarray | None]], learning_rate: float, key: mx.array
     ) -> StepResult:
         """One update from batches: tuples of arrays, as the loss takes them. `key` is what dropout draws from."""
-        total: Gradients | None = None
-        scale = mx.array(self.loss_scale.value)
         with blas.single_threaded() if len(self.lanes) > 1 else nullcontext():
-            for batch in micro_batches:
-                key, own = mx.random.split(key)
-                arrays = [None if array is None else mx.array(array) for array in batch]
-                part = self._gradients(arrays, own, scale)
-                total = part if total is None else tree_map(mx.add, total, part)
-                mx.eval(total)
-                del part
-            if total is None:
-                raise ValueError("a step needs at least one micro-batch")
+            total = self._sum(micro_batches, key)
             nats, count, gradients = total if self.all_sum is None else self.all_sum(total)
-            divisor = max(float(count), 1.0) * self.loss_scale.value
-            norm = float(self._norm(gradients)) / divisor
-            result = StepResult(float(nats), float(count), norm, math.isfinite(float(nats)) and math.isfinite(norm))
             del total
-            if result.applied:
-                factor = clip_factor(norm, self.max_grad_norm) / divisor
-                self._update(gradients, mx.array(factor), mx.array(learning_rate))
-                mx.eval(self.model.parameters(), self.optimizer.state)
-            self.loss_scale.update(result.applied)
+            divisor = max(float(count), 1.0) * self.loss_scale.factor
+            norm = float(self._norm(gradients)) / divisor
+            applied = math.isfinite(float(nats)) and math.isfinite(norm)
+            result = StepResult(float(nats), float(count), norm, applied, self.loss_scale.value)
+            if applied:
+                self._update(gradients, clip_factor(norm, self.max_grad_norm) / divisor, learning_rate)
+            if math.isfinite(result.nats):  # else the forward pass failed, which no scale would mend
+                self.loss_scale.update(applied)
         return result
+
+    def _sum(self, micro_batches: Iterable[Sequence[np.ndarray | None]], key: mx.array) -> Gradients:
+        """Over all micro-batches. One is done before the next begins, and is added in place."""
+        total: Gradients | None = None
+        scale = mx.array(self.loss_scale.factor)
+        for batch in micro_batches:
+            key, own = mx.random.split(key)
+            arrays = [None if array is None else mx.array(array) for array in batch]
+            total = _added(total, self._gradients(arrays, own, scale))
+            mx.eval(total)
+        if total is None:
+            raise ValueError("a step needs at least one micro-batch")
+        return total
 
     def _batch_gradients(self, arrays: Arrays, key: mx.array, scale: mx.array) -> Gradients:
         """The rows are shared out among the lanes; each lane is a stream, so they run side by side."""
@@ -109,7 +127,7 @@ class Step:
         for lane, own, *share in zip(lanes, mx.random.split(key, len(lanes)), *shares, strict=True):
             with mx.stream(lane):
                 part = self._rows_gradients(parameters, share, own, scale)
-            total = part if total is None else tree_map(mx.add, total, part)
+            total = _added(total, part)
         assert total is not None
         self.model.update(parameters)  # what was differentiated is still in the model
         return total
@@ -121,16 +139,18 @@ class Step:
             return total * scale, total, count
 
         (_, total, count), gradients = mx.value_and_grad(scaled)(parameters)
-        return total, count, gradients
-
-    def _apply(self, gradients: dict, factor: mx.array, learning_rate: mx.array) -> None:
-        self.optimizer.learning_rate = learning_rate
-        self.optimizer.update(self.model, tree_map(lambda g: g * factor, gradients))
+        return total, count, dict(named_arrays(gradients))
 
 
-def clip_factor(norm: float, limit: float | None) -> float:
-    """What brings gradients of that norm down to `limit` where they exceed it (Pascanu et al. 2013)."""
-    return 1.0 if limit is None else min(limit / (norm + 1e-6), 1.0)
+def _added(total: Gradients | None, part: Gradients) -> Gradients:
+    """The sum, in the memory of `total`: nothing but the sum refers to its arrays, or to those of `part`, any more."""
+    if total is None:
+        return part
+    nats, count, gradients = total
+    more = part[2]
+    for name in gradients:
+        gradients[name] = gradients[name] + more.pop(name)
+    return nats + part[0], count + part[1], gradients
 
 
 @functools.cache  # a stream has a thread, which stays
