@@ -1,5 +1,6 @@
 """A command in a pseudo-terminal, driven as a person drives it."""
 
+import contextlib
 import os
 import pty
 import re
@@ -11,6 +12,8 @@ import time
 
 PATIENCE = 60
 """Seconds after which a machine is not slow but stuck."""
+AGAIN = 3
+"""Seconds after which a person presses Ctrl-C again: Python overlooks one that comes just before it waits for a key."""
 
 
 class Terminal:
@@ -29,9 +32,9 @@ class Terminal:
         )
         os.close(theirs)
 
-    def read(self, until: str) -> str:
+    def read(self, until: str, patience: float = PATIENCE) -> str:
         """What comes on the screen, up to the end of a pattern; fails where that does not come."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not (found := re.search(until, self._shown)):
             assert time.monotonic() < deadline, f"no {until!r} in {self._shown!r}"
             if select.select([self._ours], [], [], 0.2)[0]:
@@ -47,8 +50,23 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 
-    def interrupt(self) -> None:
-        """Ctrl-C. The process need not wait for a key yet: it takes note."""
+    def interrupt(self, until: str) -> str:
+        """Ctrl-C, and what comes on the screen, as `read`."""
+        for _ in range(PATIENCE // AGAIN):
+            self._press()
+            with contextlib.suppress(AssertionError):
+                return self.read(until, AGAIN)
+        return self.read(until)
+
+    def leave(self) -> int:
+        """Ctrl-C, and how it ended then."""
+        for _ in range(PATIENCE // AGAIN):
+            self._press()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(AGAIN)
+        return self.code()
+
+    def _press(self) -> None:
         os.killpg(self._process.pid, signal.SIGINT)
 
     def code(self) -> int:

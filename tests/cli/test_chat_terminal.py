@@ -30,12 +30,10 @@ def test_a_session(chat: Callable[..., Terminal]) -> None:
     assert greeting.startswith("runs/nano/model: Ask it for a tale. /reset forgets")
     screen.type("Tell me a tale.\n")
     screen.read(r"Tell me a tale\.\n[^\n]{5}")
-    screen.interrupt()  # stops the answer, which might go on for minutes
-    end = screen.read(PROMPT)
+    end = screen.interrupt(PROMPT)  # stops the answer, which might go on for minutes
     assert " ..." in end
     assert re.search(r"tokens/s, context \d+ of 32\]", end)
-    screen.interrupt()  # at the prompt says how to leave
-    assert "(once more, Ctrl-D or /quit ends)" in screen.read(PROMPT)
+    assert "(once more, Ctrl-D or /quit ends)" in screen.interrupt(PROMPT)
     screen.type("/reset\n")
     assert "(a new conversation)" in screen.read(PROMPT)
     screen.type("\x04")
@@ -46,10 +44,8 @@ def test_a_session(chat: Callable[..., Terminal]) -> None:
 def test_the_second_ctrl_c_at_the_prompt_leaves(chat: Callable[..., Terminal]) -> None:
     screen = chat()
     screen.read(PROMPT)
-    screen.interrupt()
-    screen.read(PROMPT)
-    screen.interrupt()
-    assert screen.code() == 0
+    screen.interrupt(PROMPT)
+    assert screen.leave() == 0
 
 
 @pytest.mark.slow
