@@ -32,7 +32,7 @@ OF_CHUNK, OF_BLOCK, OF_BLOCK_BACK = 40, 45, 80
 STACK = 2**20
 IN_FLIGHT = 0.9 * STACK
 """Numbers that an update on a CPU makes anew before the first old ones go, as measured."""
-COPIES_OF_A_STACK = {"muon": 9, "adafactor": 3}
+COPIES_OF_A_STACK = {"adafactor": 3}
 """What an optimiser computes on the way, in arrays of the size of what it moves at a time. The others compute each
 number from its own gradient and moments alone, without writing anything between."""
 
@@ -62,6 +62,12 @@ class Memory:
 def plan_memory(config: ModelConfig, train: TrainRecipe, backend: Backend) -> Memory:
     """The peak of a step of `train.batch_size` rows of `config.context` tokens. Needs config.vocab_size."""
     return max(_Step(config, train, backend).moments(), key=lambda moment: moment.peak)
+
+
+def frozen_peak(config: ModelConfig, train: TrainRecipe, backend: Backend) -> int:
+    """Bytes of the same where next to nothing is trained, as under an adapter: no gradients and no optimiser."""
+    moments = _Step(config, train, backend).moments()[:-1]  # without the update
+    return max(one.weights + one.activations + one.logits + one.temporary for one in moments)
 
 
 class _Step:
@@ -105,7 +111,22 @@ class _Step:
         kept = state.weight_bytes(self.config) + state.optimizer_bytes(self.config, self.train)
         new = kept / self.parameters * max(stack, ahead)
         copies = COPIES_OF_A_STACK.get(self.train.optimizer, 0) + 4 * (self.train.optimizer_state == "int8")
-        return self.memory("update", 4 * self.parameters, 0, 0, new + 4 * copies * stack)
+        work = 4 * copies * stack
+        if self.train.optimizer == "muon":
+            work = max(work, self.orthogonalizing())
+        return self.memory("update", 4 * self.parameters, 0, 0, new + work)
+
+    def orthogonalizing(self) -> int:
+        """Bytes of Muon's five iterations on the stack that takes most, each of two Gram-like matrices and their sum,
+        a product and the next iterate. A CPU is given all of them at once, a GPU has one or two iterations alive."""
+        shapes = Counter(shape for _, shape in block_shapes(self.config) if len(shape) == 2)
+        iterations = 5 if self.on_cpu else 1.5
+        sizes = []
+        for shape, times in shapes.items():
+            size, times = math.prod(shape), times * self.config.num_distinct_layers
+            together = min(times, max(STACK // size, 1))
+            sizes.append(together * (3 * min(shape) ** 2 + 2 * size))
+        return round(4 * iterations * max(sizes))
 
     def largest_stack(self) -> int:
         """Numbers in the largest piece of work of an update: arrays of one shape, see training/stacks.py."""
