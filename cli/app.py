@@ -7,7 +7,22 @@ import typer
 
 from tinytale_mlx.errors import UserError
 
-from . import chat, data, doctor, evaluate, generate, info, log, plan, recipes, tokenizer, train
+from . import (
+    chat,
+    data,
+    doctor,
+    evaluate,
+    finetune,
+    fuse,
+    generate,
+    info,
+    log,
+    plan,
+    quantize,
+    recipes,
+    tokenizer,
+    train,
+)
 
 app = typer.Typer(
     name="tinytale",
@@ -23,6 +38,9 @@ app.command()(train.train)
 app.command()(chat.chat)
 app.command()(generate.generate)
 app.command(name="eval")(evaluate.evaluate)
+app.command()(finetune.finetune)
+app.command()(fuse.fuse)
+app.command()(quantize.quantize)
 app.command()(log.log)
 app.command()(plan.plan)
 app.command()(info.info)

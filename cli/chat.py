@@ -12,6 +12,7 @@ from tinytale_mlx.errors import UserError
 
 from .chat_commands import HELP, Commands
 from .options import (
+    Adapter,
     MaxNewTokens,
     MinP,
     Model,
@@ -23,6 +24,7 @@ from .options import (
     Temperature,
     TopK,
     TopP,
+    load_model,
     printable,
 )
 from .terminal import Interrupts, coloured, dimmed, edit_lines, has_colour, plain_warnings, say, well_formed
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 def chat(
     model: Model = None,
+    adapter: Adapter = None,
     system: Annotated[str, typer.Option("--system", help="What the model is told before the first question.")] = "",
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -61,12 +64,11 @@ def chat(
 
         tinytale chat --system "You are a friendly fox." --show-probabilities
     """
-    from tinytale_mlx import stages
     from tinytale_mlx.generation.conversation import Conversation
 
     from .settings import with_options
 
-    loaded = stages.load(model, runs)
+    loaded = load_model(model, adapter, runs)
     if loaded.note:
         say(loaded.note)
     settings = with_options(

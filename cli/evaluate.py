@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from tinytale_mlx import run
+from tinytale_mlx.errors import UserError
 
-from .options import Json, Model, Runs, print_json
+from .options import Adapter, Json, Model, Runs, load_model, print_json
 
 
 def evaluate(
     model: Model = None,
+    adapter: Adapter = None,
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", help="Texts to score: files, folders, globs. Default: what the run held out."),
@@ -32,7 +34,13 @@ def evaluate(
     from tinytale_mlx.recipe import DataRecipe
 
     if data:
-        score = stages.score_text(stages.load(model, runs), DataRecipe(source=data[0] if len(data) == 1 else data))
+        score = stages.score_text(
+            load_model(model, adapter, runs), DataRecipe(source=data[0] if len(data) == 1 else data)
+        )
+    elif adapter:
+        raise UserError(
+            "--adapter goes with --data FILE; of a fine-tuning, `tinytale eval RUN` scores what it held out"
+        )
     else:
         score = stages.score_held_out(model, runs)
     figures = {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}

@@ -14,6 +14,7 @@ from tinytale_mlx import disk, run
 from tinytale_mlx.errors import UserError
 
 from .options import (
+    Adapter,
     Json,
     MaxNewTokens,
     MinP,
@@ -26,6 +27,7 @@ from .options import (
     Temperature,
     TopK,
     TopP,
+    load_model,
     print_json,
     printable,
 )
@@ -40,6 +42,7 @@ TOGETHER = 16
 
 def generate(
     model: Model = None,
+    adapter: Adapter = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,14 +93,13 @@ def generate(
 
         tinytale generate --prompt "The fox was" --choice " red" --choice " brown" --json --logprobs 3
     """
-    from tinytale_mlx import stages
 
     from .settings import read_prompts, with_options
     from .terminal import plain_warnings, say
 
     prompts = [_standard_input() if text == "-" else text for text in prompt or []]
     prompts += read_prompts(prompts_file) if prompts_file else []
-    loaded = stages.load(model, runs)
+    loaded = load_model(model, adapter, runs)
     if loaded.note:
         say(loaded.note)
     loaded.settings = with_options(

@@ -5,9 +5,12 @@ import math
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from tinytale_mlx.stages import Loaded
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.", envvar="TINYTALE_RUNS")]
@@ -19,6 +22,10 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives th
 Model = Annotated[
     str | None,
     typer.Argument(metavar="RUN", help="A run, by name or path, or a model directory. Default: the latest run."),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option("--adapter", help="Put this adapter on: a run of `tinytale finetune`, or a directory (mlx-lm, PEFT)."),
 ]
 Temperature = Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy. Default: the recipe's.")]
 TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among the k likeliest tokens; 0 for all.")]
@@ -36,6 +43,13 @@ SetSampling = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the recipe's `generate`, as no_repeat_ngram=3."),
 ]
+
+
+def load_model(model: str | None, adapter: str | None, runs: Path) -> "Loaded":
+    """The model, with the adapter on where one is given."""
+    from tinytale_mlx import stages
+
+    return stages.load_with_adapter(model, adapter, runs)[0] if adapter else stages.load(model, runs)
 
 
 def own_text(data: list[str] | None) -> list[str]:

@@ -177,7 +177,7 @@ class TrainView:
             + ("" if math.isnan(speed) else f" ({speed:,.0f} tokens/s)")
         )
         chat = f"tinytale chat {run.reference}"
-        self._say(f"the model is in {escape(str(run.model))}; now try:\n  [bold]{escape(chat)}[/bold]")
+        self._say(f"the model is in {escape(str(result.model))}; now try:\n  [bold]{escape(chat)}[/bold]")
 
 
 def _tokens(count: int | None) -> str:

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "tuning": {"recipe", "models", "disk"},
     "training": {"recipe", "models", "data", "randomness", "blas", "disk"},
     "generation": {"recipe", "models", "tokenizers", "randomness"},
-    "alignment": {"recipe", "models", "data", "tuning", "training", "generation", "randomness"},
+    "alignment": {"recipe", "models", "data", "tuning", "training", "generation", "randomness", "tokenizers", "disk"},
     "evaluation": {"recipe", "models", "data", "training.losses"},  # the loss that training has, to the letter
     "planning": {"recipe", "models"},
     "interop": {"recipe", "models", "tokenizers", "disk"},

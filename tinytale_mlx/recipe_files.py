@@ -10,7 +10,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import UserError
-from .recipe import Recipe
+from .recipe import FinetuneRecipe, Recipe
+
+AnyRecipe = Recipe | FinetuneRecipe
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,6 +62,33 @@ def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
     Raises UserError for an unknown name, a file that is not a recipe, an unknown key or a value out of range.
     """
     text, label = _read(name_or_path)
+    content = _with_overrides(text, label, overrides)
+    if "base" in content and "model" not in content:
+        raise UserError(f"{label} is the recipe of a `tinytale finetune`, and this needs that of a `tinytale train`")
+    return parse(content, label)
+
+
+def load_finetune(path: Path, overrides: list[str] | None = None) -> FinetuneRecipe:
+    """The recipe of a fine-tuning, as its run keeps it. Raises UserError as `load` does."""
+    text, label = _read(str(path))
+    return parse_finetune(_with_overrides(text, label, overrides), label)
+
+
+def make_finetune(content: dict[str, Any], overrides: list[str]) -> FinetuneRecipe:
+    """A new one of these keys and `a.b=c` overrides. Raises UserError as `load` does."""
+    for override in overrides:
+        _apply(content, override)
+    return parse_finetune(content, "the recipe")
+
+
+def parse_finetune(content: dict[str, Any], label: str) -> FinetuneRecipe:
+    try:
+        return FinetuneRecipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{label}: {_explain(error, FinetuneRecipe)}") from None
+
+
+def _with_overrides(text: str, label: str, overrides: list[str] | None) -> dict[str, Any]:
     try:
         content = parse_yaml(text)
     except yaml.YAMLError as error:
@@ -68,7 +97,7 @@ def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
         raise UserError(f"{label} is not a recipe: it should hold keys such as `name:` and `model:`")
     for override in overrides or []:
         _apply(content, override)
-    return parse(content, label)
+    return content
 
 
 def parse(content: dict[str, Any], label: str) -> Recipe:
@@ -78,12 +107,12 @@ def parse(content: dict[str, Any], label: str) -> Recipe:
         raise UserError(f"{label}: {_explain(error)}") from None
 
 
-def dump(recipe: Recipe) -> str:
+def dump(recipe: AnyRecipe) -> str:
     """The resolved recipe, every key written out, as YAML that `load` reads back to an equal recipe."""
     return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+def differences(old: AnyRecipe, new: AnyRecipe) -> list[str]:
     """`key: old -> new` for each key in which the two differ."""
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     keys = [*before, *(key for key in after if key not in before)]
@@ -135,18 +164,18 @@ def _apply(content: dict[str, Any], override: str) -> None:
         node[keys[-1]] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, of: type[BaseModel] = Recipe) -> str:
     """The first problem of a validation error as one sentence; an unknown key comes with the nearest known one."""
     problems = error.errors()
     first = next((p for p in problems if p["type"] in ("extra_forbidden", "invalid_key")), problems[0])
-    key = _key(first["loc"])
+    key = _key(first["loc"], of)
     # Of a value that may be this or that, each way of reading it is a problem; the one that got furthest says most.
-    same = [p for p in problems if _key(p["loc"]) == key]
+    same = [p for p in problems if _key(p["loc"], of) == key]
     first = max(same, key=lambda p: (len(p["loc"]), not p["type"].endswith("_type")))
     message = first["msg"].removeprefix("Value error, ")
     match first["type"]:
         case "extra_forbidden":
-            return f"there is no key {key}{_suggest_key(key)}"
+            return f"there is no key {key}{_suggest_key(key, of)}"
         case "missing":
             return f"the key {key} is missing"
         case "model_type":
@@ -157,18 +186,18 @@ def _explain(error: ValidationError) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}{value}"
 
 
-def _key(location: tuple[int | str, ...]) -> str:
+def _key(location: tuple[int | str, ...], of: type[BaseModel]) -> str:
     """The recipe's key for a place in it; pydantic goes on with members of unions and indices of lists."""
     parts = [str(part) for part in location]
     depth = 1
-    while depth < len(parts) and _section(parts[:depth]) is not None:
+    while depth < len(parts) and _section(parts[:depth], of) is not None:
         depth += 1
     return ".".join(parts[:depth])
 
 
-def _section(location: list[str]) -> type[BaseModel] | None:
+def _section(location: list[str], of: type[BaseModel]) -> type[BaseModel] | None:
     """The section of that name; None where there is a value, or nothing."""
-    section: type[BaseModel] | None = Recipe
+    section: type[BaseModel] | None = of
     for name in location:
         field = section.model_fields.get(name) if section else None
         options = [field.annotation, *getattr(field.annotation, "__args__", [])] if field else []
@@ -176,14 +205,14 @@ def _section(location: list[str]) -> type[BaseModel] | None:
     return section
 
 
-def _suggest_key(key: str) -> str:
+def _suggest_key(key: str, of: type[BaseModel]) -> str:
     """For an unknown key: the same name in another section, or the nearest one in its own, or all that are there."""
     *location, name = key.split(".")
-    for other in Recipe.model_fields:
-        section = _section([other])
+    for other in of.model_fields:
+        section = _section([other], of)
         if section and name in section.model_fields:
             return f"; did you mean {other}.{name}?"
-    section = _section(location)
+    section = _section(location, of)
     return _suggest(name, list(section.model_fields) if section else [], ".".join([*location, ""]))
 
 

@@ -19,7 +19,8 @@ from typing import IO, Any
 from . import recipe_files
 from .disk import replacing
 from .errors import UserError
-from .recipe import Recipe
+from .recipe import FinetuneRecipe, Recipe
+from .recipe_files import AnyRecipe
 
 ROOT = Path("runs")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -45,7 +46,7 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        return f"tinytale train --resume --name {self.reference}"
+        return f"tinytale {'finetune' if self.is_finetune() else 'train'} --resume --name {self.reference}"
 
     @property
     def recipe_path(self) -> Path:
@@ -68,6 +69,11 @@ class Run:
         return self.path / "model"
 
     @property
+    def adapter(self) -> Path:
+        """What a fine-tuning learned beside its base."""
+        return self.path / "adapter"
+
+    @property
     def log_path(self) -> Path:
         return self.path / "log.jsonl"
 
@@ -79,6 +85,18 @@ class Run:
         if not self.exists():
             raise UserError(f"{self.path} is not a run: it has no recipe.yaml")
         return recipe_files.load(str(self.recipe_path))
+
+    def is_finetune(self) -> bool:
+        """Whether this is a run of `tinytale finetune`, whose recipe is another one."""
+        if not self.exists():
+            return False
+        return any(line.startswith("base:") for line in self.recipe_path.read_text("utf-8").splitlines())
+
+    def finetune_recipe(self) -> FinetuneRecipe:
+        """The resolved recipe of a fine-tuning. Raises UserError where this is none."""
+        if not self.is_finetune():
+            raise UserError(f"the run {self.name} is no fine-tuning; `tinytale finetune {self.reference}` begins one")
+        return recipe_files.load_finetune(self.recipe_path)
 
     def lock(self) -> None:
         """Claim the run for this process, until it ends or unlocks it. Raises UserError where another one has it."""
@@ -104,7 +122,7 @@ class Run:
         number = (self.path / LOCK).read_text(encoding="utf-8").strip()
         return f" ({number})" if number else ""
 
-    def start(self, recipe: Recipe) -> None:
+    def start(self, recipe: AnyRecipe) -> None:
         """Write the resolved recipe, point `latest` here, and clear away what a killed process left half written."""
         self.write_recipe(recipe)
         try:
@@ -115,7 +133,7 @@ class Run:
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
-    def write_recipe(self, recipe: Recipe) -> None:
+    def write_recipe(self, recipe: AnyRecipe) -> None:
         """What `recipe` then gives back. Raises UserError where the disk refuses."""
         try:
             with replacing(self.recipe_path) as temporary:
@@ -176,7 +194,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} could not be written: {(error.strerror or str(error)).lower()}")
 
 
-def new(name: str | None, recipe: Recipe, root: Path = ROOT) -> Run:
+def new(name: str | None, recipe: AnyRecipe, root: Path = ROOT) -> Run:
     """A run that does not exist yet: NAME, or the recipe's name with the first free number.
 
     Its folder is made here, so that two processes never get the same one. Raises UserError where NAME is taken or not

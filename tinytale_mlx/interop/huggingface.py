@@ -20,6 +20,7 @@ from ..tokenizers.base import Tokenizer
 from ..tokenizers.chat import marker_id, save_template
 from ..tokenizers.files import read_json, write_json
 from ..tokenizers.special import IM_END
+from ..tokenizers.templates import Template
 from . import quantized
 from .generation_config import NAME, generation_json
 from .layouts import LAYOUTS, OWN, Layout, layout_of
@@ -32,18 +33,22 @@ SUPPORTED = ", ".join(layout.model_type for layout in LAYOUTS)
 
 # ---------------------------------------------------------------------- writing
 def save_model(
-    directory: Path, model: Transformer, tokenizer: Tokenizer, generation: GenerateRecipe, chat_template: bool
+    directory: Path,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    generation: GenerateRecipe,
+    chat_template: bool | Template,
 ) -> None:
     """Write `directory`, replacing what an earlier save left there, in the layout that `layout_of` chooses.
 
     `chat_template` says that the model was tuned on conversations: mlx-lm then takes every prompt for a
-    message, and generation ends at <|im_end|> too.
+    message, and generation ends at <|im_end|> too. It may be the template itself; True is ChatML, or the tokenizer's.
 
     Raises:
         UserError: the disk is full or read-only; the directory holds something else; more tokens than rows.
     """
     directory = directory.resolve()
-    tokens = _token_ids(tokenizer, chat_template)
+    tokens = _token_ids(tokenizer, bool(chat_template))
     rows = model.config.vocab_size or 0
     if tokenizer.vocab_size > rows:
         raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model only {rows}")
@@ -55,7 +60,9 @@ def save_model(
         _write_weights(temporary, model, tokens)
         write_json(temporary / NAME, generation_json(generation, tokens))
         tokenizer.save(temporary, model_max_length=model.config.context)
-        if chat_template and not (temporary / TEMPLATE).exists():  # another's tokenizer may bring its own
+        if isinstance(chat_template, Template):
+            save_template(temporary, chat_template)
+        elif chat_template and not (temporary / TEMPLATE).exists():  # another's tokenizer may bring its own
             save_template(temporary)
         disk.flush_folder(temporary)
         disk.replace_folder(temporary, directory)

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .data import CleanRecipe, DataRecipe, SourceRecipe
+from .finetune import ExamplesRecipe, FinetuneRecipe
 from .generate import GenerateRecipe
 from .model import ModelConfig, RopeScaling
 from .section import Section
@@ -19,6 +20,8 @@ from .training import TrainRecipe
 __all__ = [
     "CleanRecipe",
     "DataRecipe",
+    "ExamplesRecipe",
+    "FinetuneRecipe",
     "GenerateRecipe",
     "ModelConfig",
     "Recipe",

@@ -58,6 +58,8 @@ class Loaded:
     """The ids that end a text."""
     note: str = field(default="")
     """What a person should know about where it came from."""
+    base_path: Path | None = None
+    """Of the model below an adapter."""
 
 
 def load(reference: str | None = None, root: Path = run.ROOT) -> Loaded:
@@ -73,6 +75,12 @@ def load(reference: str | None = None, root: Path = run.ROOT) -> Loaded:
     if reference is not None and _is_hub_name(reference, root):
         return _load_directory(download(reference))
     this = run.find(reference, root)
+    if this.is_finetune():
+        from .adapting import load_finetuned  # which loads the base with this function
+
+        loaded = load_finetuned(this)[0]
+        loaded.settings = this.finetune_recipe().generate or loaded.settings
+        return loaded
     recipe = this.recipe()
     if is_model(this.model):
         return _load_directory(this.model, recipe.generate)

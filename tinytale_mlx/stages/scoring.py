@@ -1,6 +1,7 @@
 """How well a model predicts a text: the text that its run held out, or any other."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from ..data.encode import Encoder, encode_all
 from ..data.shards import byte_lengths
 from ..errors import UserError
 from ..evaluation.loss import Score, evaluate
+from ..generation.memory import context_of
 from ..models.transformer import Transformer
 from ..recipe import DataRecipe
 from ..training.distributed import world
+from .adapting import LONGEST, for_losses
 from .corpus import Corpus, run_corpus
+from .finetune_data import read_examples
 from .loading import Loaded, is_model, load
 
 
@@ -44,12 +48,22 @@ class ValidationSet:
 
 
 def score_held_out(reference: str | None = None, root: Path = run.ROOT) -> Score:
-    """Loss of a run's model on the text that the run held out."""
+    """Loss of a run's model on the text, or of a fine-tuning on the examples, that the run held out."""
     if reference is not None and is_model(Path(reference)):
         raise UserError(f"{reference} is a model, not a run, so no text was held out for it; pass --data FILE")
     this = run.find(reference, root)
-    recipe, loaded = this.recipe(), load(str(this.path))
-    return ValidationSet(run_corpus(this, recipe, loaded.tokenizer)).score(loaded.model)
+    loaded = load(str(this.path))
+    return scorer(this, loaded)(loaded)
+
+
+def scorer(this: run.Run, loaded: Loaded) -> Callable[[Loaded], Score]:
+    """The score of a model on what the run held out; the tokenizer is that of `loaded`."""
+    if this.is_finetune():
+        recipe, lengths = this.finetune_recipe(), byte_lengths(loaded.tokenizer)
+        examples = read_examples(recipe, loaded.tokenizer, recipe.data.context or 0, None)
+        return lambda one: evaluate(for_losses(one.model), examples.validation_batches(), lengths)
+    held_out = ValidationSet(run_corpus(this, this.recipe(), loaded.tokenizer))
+    return lambda one: held_out.score(for_losses(one.model))
 
 
 def score_text(loaded: Loaded, data: DataRecipe, batch_size: int = 8) -> Score:
@@ -58,5 +72,6 @@ def score_text(loaded: Loaded, data: DataRecipe, batch_size: int = 8) -> Score:
     encoded = list(encode_all(Encoder(loaded.tokenizer), items))
     tokens = np.concatenate([part.tokens for part in encoded])
     offsets = np.cumsum(np.concatenate([[0], *(part.lengths for part in encoded)]))
-    batches = document_batches(tokens, offsets, loaded.model.config.context, batch_size)
-    return evaluate(loaded.model, batches, byte_lengths(loaded.tokenizer))
+    context = min(context_of(loaded.model) or LONGEST, LONGEST)
+    batches = document_batches(tokens, offsets, context, batch_size)
+    return evaluate(for_losses(loaded.model), batches, byte_lengths(loaded.tokenizer))

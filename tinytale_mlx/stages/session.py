@@ -1,36 +1,29 @@
-"""One sitting of a run: its parts put together, and what the loop asks of them from time to time."""
+"""A training from scratch: its parts put together, and what the loop asks of them from time to time."""
 
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any
 
 from .. import device, disk
 from ..data.prefetch import prefetch
 from ..data.rows import Batch
-from ..generation.completions import complete
 from ..generation.prompts import stop_ids, text_prompt
 from ..interop.huggingface import save_model
 from ..models.parameters import count_parameters
 from ..planning.forecast import Forecast
-from ..randomness import key
-from ..recipe import Recipe
+from ..recipe import Recipe, TrainRecipe
 from ..run import Run
 from ..tokenizers import Tokenizer, load_tokenizer
-from ..training import checkpoint
-from ..training.averaging import WeightAverage, averages, share_of
-from ..training.checkpoint_files import step_of
 from ..training.distributed import world
-from ..training.loop import Progress
 from ..training.optimizers import make_optimizer
-from ..training.precision import LossScale
 from ..training.schedules import accumulate_at, micro_batches_before
 from .corpus import Corpus, run_corpus
 from .loading import build_model, can_chat
 from .planning import check_memory, forecast_here
 from .scoring import ValidationSet
+from .sitting import Sitting
 from .starting import with_epochs_counted
 from .tokenizing import Notify, tokenizer_event, tokenizer_for
 
@@ -38,11 +31,12 @@ BEGINNING = 16
 """Tokens of a row that tell which it is."""
 
 
-class Session:
+class Session(Sitting):
     """The parts of a run, put together; and what the loop asks for from time to time."""
 
     def __init__(self, this: Run, recipe: Recipe, notify: Notify, retrain: bool, force: bool = False):
-        self.run, self.recipe, self._notify = this, recipe, notify
+        super().__init__(this, notify)
+        self.recipe = recipe
         self.tokenizer = self._find_tokenizer(retrain)
         self.forecast = self._forecast()
         if not force:
@@ -54,13 +48,13 @@ class Session:
             recipe = self.recipe
         self.batches = self.corpus.batches
         self._held_out = ValidationSet(self.corpus)
-        self.model = build_model(recipe, self.tokenizer)
-        self.optimizer = make_optimizer(recipe.train)
-        self.average = WeightAverage(self.model.trainable_parameters()) if averages(recipe.train) else None
-        self.loss_scale = LossScale.of(recipe.train)
-        self.progress = Progress()
-        self.figures: dict[str, float] = {}
-        self._load_newest()
+        self.generate, self.stop = recipe.generate, stop_ids(self.tokenizer)
+        model = build_model(recipe, self.tokenizer)
+        self.prepare(recipe.seed, model, model, make_optimizer(recipe.train))
+
+    @property
+    def train(self) -> TrainRecipe:
+        return self.recipe.train
 
     def _forecast(self) -> Forecast:
         """Of this process: one of several takes only its share of each batch."""
@@ -74,16 +68,6 @@ class Session:
         self.corpus = replace(self.corpus, recipe=self.recipe)
         self.forecast = self._forecast()
         self.run.write_recipe(self.recipe)
-
-    def _load_newest(self) -> None:
-        state = checkpoint.load_newest(self.run.checkpoints, self.model, self.optimizer, self.average, self._warn)
-        if state is not None:
-            self._restore(state)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.progress = Progress.from_json(state["progress"])
-        if self.loss_scale.window is not None:  # a branch may compute in another precision
-            self.loss_scale.restore(state.get("loss_scale"))
 
     @contextmanager
     def batch_at(self) -> Iterator[Callable[[int], Batch]]:
@@ -141,29 +125,6 @@ class Session:
         )
         self.log({"event": "forecast", **self.forecast.to_json()})
 
-    def _warn(self, sentence: str) -> None:
-        self.log({"event": "warning", "text": sentence})
-
-    def log(self, event: dict[str, Any]) -> None:
-        self.run.log(event)
-        if event["event"] == "sample":
-            self.run.add_sample(event["step"], event["text"])
-        self._notify(event)
-
-    def save(self, progress: Progress) -> None:
-        checkpoint.save(self.run.checkpoints, progress.step, self.model, self.optimizer, self.state(), self.average)
-        self._prune()
-        self._notify({"event": "saved", "step": progress.step})
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint has to remember beside arrays."""
-        progress = self.progress
-        val_loss = progress.val_loss if progress.validated_step == progress.step else None
-        return {"progress": progress.to_json(), "loss_scale": self.loss_scale.to_json(), "val_loss": val_loss}
-
-    def _prune(self) -> None:
-        checkpoint.prune(self.run.checkpoints, self.recipe.train.keep_checkpoints, self.recipe.train.keep_best)
-
     def name_batches(self, numbers: range) -> str:
         """Which rows of the order of training these micro-batches are, and how the first one begins."""
         size = self.recipe.train.batch_size
@@ -173,46 +134,13 @@ class Session:
         tokens = self.batches.at(numbers[0]).tokens[0, :BEGINNING].tolist()
         return f"{rows}; the first begins {self.tokenizer.decode(tokens)!r}"
 
-    def after_step(self, step: int) -> None:
-        if self.average:
-            self.average.update(self.model.trainable_parameters(), share_of(step, self.recipe.train))
+    def held_out(self) -> dict[str, float]:
+        return self._held_out.figures(self.model)
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model has the average of its weights, where the recipe asks for one."""
-        return self.average.in_place(self.model) if self.average else nullcontext()
-
-    def validate(self) -> dict[str, float]:
-        with self._averaged():
-            self.figures.update(self._held_out.figures(self.model))
-        return self.figures
-
-    def sample(self, step: int) -> str:
-        return next(self.samples(step), "")
-
-    def samples(self, step: int) -> Iterator[str]:
-        """A completion of each of the recipe's prompts, other ones after every number of steps."""
-        stop = stop_ids(self.tokenizer)
-        for number, prompt in enumerate(self.recipe.generate.prompts):
-            ids = text_prompt(self.tokenizer, prompt)
-            draw = key(self.recipe.seed, "sample", step, number)
-            with self._averaged():
-                text = complete(self.model, self.tokenizer, ids, self.recipe.generate, draw, stop).text
-            yield prompt + text
-
-    def take_best(self) -> None:
-        """After training, where the recipe asks for the best weights: these from now on, and their figures."""
-        best = self._load_best()
-        if world().any(best is not None):
-            self.average = None  # if there is one, that is what has been loaded
-            world().copy_first(weights := self.model.parameters())
-            self.model.update(weights)
-            self.log({"event": "best", "step": best, **self.validate()})
-
-    def _load_best(self) -> int | None:
-        path = checkpoint.load_best_weights(self.run.checkpoints, self.model)
-        return None if path is None else step_of(path)
+    def prompt(self, text: str) -> tuple[list[int], str]:
+        return text_prompt(self.tokenizer, text), text
 
     def save_model(self) -> None:
         chat = can_chat(self.recipe, self.tokenizer)
-        with self._averaged():
+        with self.averaged():
             save_model(self.run.model, self.model, self.tokenizer, self.recipe.generate, chat_template=chat)

@@ -8,14 +8,14 @@ run: a branch, which begins with a checkpoint of the first.
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import disk
 from ..errors import UserError
 from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
-from ..recipe import ModelConfig, Recipe
-from ..recipe_files import differences, parse
+from ..recipe import FinetuneRecipe, ModelConfig, Recipe
+from ..recipe_files import AnyRecipe, differences, parse
 from ..run import Run
 from ..training import checkpoint
 from ..training.checkpoint_files import Damaged, link, step_of, verify
@@ -26,6 +26,7 @@ from .corpus import KEYS
 from .loading import Loaded, build_model
 from .tokenizing import Notify
 
+R = TypeVar("R", Recipe, FinetuneRecipe)
 FREE = {
     "description",
     *(
@@ -91,14 +92,14 @@ def begin(this: Run, recipe: Recipe, resume: bool, given: Given, notify: Notify)
 
 
 # ---------------------------------------------------------------------- the same run, resumed
-def resumable(this: Run, recipe: Recipe) -> Recipe:
+def resumable(this: Run, recipe: R) -> R:
     """The recipe with which a run goes on: this one, its epochs counted in steps as they were at first.
 
     Raises:
         UserError: a key differs that may not; which, from what to what.
     """
-    own = this.recipe()
-    if recipe.train.epochs is not None and recipe.train.epochs == own.train.epochs:
+    own = this.recipe() if isinstance(recipe, Recipe) else this.finetune_recipe()
+    if isinstance(recipe, Recipe) and recipe.train.epochs is not None and recipe.train.epochs == own.train.epochs:
         recipe = _with_steps(recipe, own.train.steps)
     if changed := _list([line for line in differences(own, recipe) if not _free(line.partition(": ")[0], own, recipe)]):
         raise UserError(
@@ -108,13 +109,13 @@ def resumable(this: Run, recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _free(key: str, own: Recipe, recipe: Recipe) -> bool:
+def _free(key: str, own: AnyRecipe, recipe: AnyRecipe) -> bool:
     if key in ("train.steps", "train.epochs"):
         return _ends_anywhere(own) and _ends_anywhere(recipe)
     return key in FREE or key.startswith("generate.")
 
 
-def _ends_anywhere(recipe: Recipe) -> bool:
+def _ends_anywhere(recipe: AnyRecipe) -> bool:
     """Whether no step depends on how many there are in all, so that there may be more of them, or fewer."""
     train = recipe.train
     return (train.schedule == "constant" or train.decay_steps is not None) and train.average_last is None
@@ -140,7 +141,7 @@ def with_epochs_counted(recipe: Recipe, rows: int) -> Recipe:
     return _with_steps(recipe, steps)
 
 
-def _with_steps(recipe: Recipe, steps: int) -> Recipe:
+def _with_steps(recipe: R, steps: int) -> R:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
 
 

@@ -14,12 +14,13 @@ from ..recipe import Recipe
 from ..run import Run
 from ..training import checkpoint
 from ..training.distributed import world
-from ..training.loop import Hooks, Progress, Status
+from ..training.loop import Progress, Status
 from ..training.loop import train as run_loop
 from ..training.losses import token_loss
 from ..training.step import Step
 from .loading import load
 from .session import Session
+from .sitting import guarded
 from .starting import Given, begin, check_options
 from .together import announce, check_shareable, join, leading, leads, losing_nothing, own_cores
 from .tokenizing import Notify
@@ -36,12 +37,17 @@ class TrainResult:
     """Of the last validation; empty where there has been none."""
     samples: list[str] = field(default_factory=list)
 
+    @property
+    def model(self) -> Path:
+        """What came of it: a model directory."""
+        return self.run.model
+
     def to_json(self) -> dict[str, Any]:
         """What `tinytale train --json` prints."""
         progress = self.progress
         return {
             "run": str(self.run.path),
-            "model": str(self.run.model),
+            "model": str(self.model),
             "status": self.status,
             "steps": progress.step,
             "tokens": progress.tokens,
@@ -91,32 +97,18 @@ def train(
         resume = resume and parent is None
         this = run.find(name, root) if resume else run.new(branch or name, recipe, root)
         this.lock()
-    begun, tracking = None, Tracking(trackers, notify)
-    try:
+    tracking = Tracking(trackers, notify)
+    with guarded(this, resume, tracking, stop_requested) as guard:
         with leading():
             recipe = begin(this, recipe, resume, Given(parent, from_step, source), notify)
             del source
-            begun = checkpoint.all_checkpoints(this.checkpoints)
+            guard.begun = checkpoint.all_checkpoints(this.checkpoints)
             session = Session(this, recipe, tracking.notify, retrain, force)
         announce(session)
         tracking.start(this, session.recipe, resume)
         result = _train(session, stop_requested)
         tracking.end(result.status)
         return result
-    except BaseException as error:
-        tracking.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        if not resume and begun in (None, checkpoint.all_checkpoints(this.checkpoints)):
-            this.discard()
-        if isinstance(error, RuntimeError) and stop_requested():
-            raise KeyboardInterrupt from error  # Ctrl-C also ended the compiler that MLX had started
-        if isinstance(error, RuntimeError) and "allocate" in str(error):
-            raise UserError(
-                f"this machine has not enough memory for it ({error}); try a smaller train.batch_size, "
-                "model.context or model"
-            ) from error
-        raise
-    finally:
-        this.unlock()
 
 
 def follow(root: Path = run.ROOT, stop_requested: Callable[[], bool] = lambda: False) -> TrainResult:
@@ -145,16 +137,7 @@ def _train(session: Session, stop_requested: Callable[[], bool]) -> TrainResult:
     def stopping() -> bool:
         return world().any(stop_requested())
 
-    hooks = Hooks(
-        session.log,
-        session.validate,
-        session.sample,
-        session.save,
-        stopping,
-        session.after_step,
-        utilisation(recipe, session.tokenizer.vocab_size, world().size),
-        session.name_batches,
-    )
+    hooks = session.hooks(stopping, utilisation(recipe, session.tokenizer.vocab_size, world().size))
     session.start()
     with session.batch_at() as batch_at, own_cores(), losing_nothing(session):
         status = run_loop(step, batch_at, recipe.train, world().seed(recipe.seed), progress, hooks)
@@ -163,11 +146,7 @@ def _train(session: Session, stop_requested: Callable[[], bool]) -> TrainResult:
     session.save_model()
     result = TrainResult(session.run, status, progress, session.figures)
     if status != "interrupted":
-        if not session.figures:  # resumed, with nothing left to do
-            session.validate()
-        for text in session.samples(progress.step):
-            result.samples.append(text)
-            session.log({"event": "sample", "step": progress.step, "text": text})
+        result.samples = session.closing_samples()
     predicted = {"predicted_peak_memory_bytes": session.forecast.memory.peak}
     session.log({"event": "end", **result.to_json(), **predicted})
     world().part()

@@ -21,7 +21,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -61,7 +61,8 @@ class Step:
     Gradients and update are compiled; a micro-batch's activations are freed before the next one starts. To go on from
     a checkpoint, load it first.
 
-    `all_sum` adds up what several processes found, see `distributed.py`.
+    `all_sum` adds up what several processes found, see `distributed.py`. `around(key)` is entered around each gradient,
+    the way back included: there adapters get their dropout's keys.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class Step:
         precision: Precision = "float32",
         loss_scale: LossScale | None = None,
         all_sum: Callable[[Gradients], Gradients] | None = None,
+        around: Callable[[mx.array], AbstractContextManager[None]] = lambda key: nullcontext(),
     ):
         self.model, self.optimizer, self.max_grad_norm = model, optimizer, max_grad_norm
-        self.loss, self.all_sum = loss, all_sum
+        self.loss, self.all_sum, self.around = loss, all_sum, around
         self.precision: Precision = precision
         self.loss_scale = loss_scale or LossScale()
         self.lanes = cpu_lanes()
@@ -138,7 +140,8 @@ class Step:
             total, count = self.loss(self.model, arrays, key)
             return total * scale, total, count
 
-        (_, total, count), gradients = mx.value_and_grad(scaled)(parameters)
+        with self.around(key):
+            (_, total, count), gradients = mx.value_and_grad(scaled)(parameters)
         return total, count, dict(named_arrays(gradients))
 
 

@@ -17,6 +17,10 @@ from ..models.cache import KVCache
 from .targets import token_embedding
 
 
+class PromptedCache(KVCache):
+    """A kind of its own: it holds more than the text, so nothing may reckon a text's place from its length."""
+
+
 class Prompted(nn.Module):
     """A model with something learned before every text; called as the model is, with results for the text alone.
 
@@ -71,7 +75,7 @@ class Prompted(nn.Module):
         return self.model.layers
 
     def make_cache(self) -> Any:
-        return new_cache(self.model)
+        return [PromptedCache() if type(one).__name__ == "KVCache" else one for one in new_cache(self.model)]
 
 
 class PromptEmbedding(nn.Module):

@@ -1,0 +1,207 @@
+"""The examples of a fine-tuning: read, held out by a hash of their text, encoded, and put into batches.
+
+Batches are functions of (seed, step), as everywhere. With replay, some of them are of the text that the base was
+trained on, spread evenly: of the first n batches the nearest whole number to n times that share.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import disk
+from ..data import sources
+from ..data.batches import Batches, Shuffled
+from ..data.binning import BinnedBatches
+from ..data.files import Document
+from ..data.masks import ConversationSet, conversation_set
+from ..data.packing import PackedRows
+from ..data.rows import Batch
+from ..data.split import split
+from ..data.tales import IDENTITY
+from ..errors import UserError
+from ..recipe import DataRecipe, ExamplesRecipe, FinetuneRecipe
+from ..run import Run
+from ..tokenizers import Tokenizer
+from ..tokenizers.chat import Message
+from ..tokenizers.special import IM_END, IM_START
+from ..tokenizers.templates import CHATML, QUESTION, Template, find_template
+from ..training import checkpoint
+from .corpus import Corpus, run_corpus
+
+EMBEDDED = 1500
+"""Embedded conversations where the recipe names no number."""
+FEW, HELD_OUT = 200, 0.05
+KEYS = "examples.json"
+
+
+def documents(data: ExamplesRecipe, seed: int) -> list[Document]:
+    """All examples. Raises UserError as `sources.documents` does."""
+    match data.source:
+        case "identity":
+            found: Iterator[Document] = (_pair(one["question"], one["answer"]) for one in IDENTITY)
+        case "tales":
+            count = data.documents or EMBEDDED
+            tales = sources.documents(DataRecipe(documents=6 * count), seed)
+            found = (one for one in tales if not isinstance(one, str))
+        case _:
+            found = sources.documents(_as_data(data, data.source), seed)
+    return list(itertools.islice(found, data.documents))
+
+
+def _pair(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _as_data(data: ExamplesRecipe, source: str | list[str]) -> DataRecipe:
+    return DataRecipe(source=source, documents=data.documents, field=data.field, skip_bad=data.skip_bad)
+
+
+def choose_template(data: ExamplesRecipe, tokenizer: Tokenizer) -> Template:
+    """The recipe's; left out, ChatML where the tokenizer has its markers, else questions and answers in plain text.
+
+    No tokens are added to a model for it: whoever wants ChatML's markers in a model without them adds them before, with
+    `tinytale tokenizer add`.
+    """
+    if data.template is not None:
+        return find_template(data.template)
+    return CHATML if {IM_START, IM_END} <= set(tokenizer.special_ids) else QUESTION
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is trained on and what is validated on; the same set where nothing is held out."""
+
+    recipe: FinetuneRecipe
+    context: int
+    train: ConversationSet
+    validation: ConversationSet
+    first: list[Document]
+    """A few of those validated on, to write samples for."""
+    replayed: Corpus | None = None
+
+    @property
+    def held_out(self) -> bool:
+        return self.validation is not self.train
+
+    @property
+    def longest(self) -> int:
+        """Predictions of the longest example."""
+        both = [np.diff(one.offsets).max() for one in (self.train, self.validation)]
+        return int(max(both)) - 1
+
+    @cached_property
+    def batches(self) -> BinnedBatches | Batches:
+        one, size, seed = self.train, self.recipe.train.batch_size, self.recipe.seed
+        if self.recipe.data.rows == "binned":
+            return BinnedBatches(one.tokens, one.weights, one.offsets, size * self.longest, seed)
+        rows = PackedRows(one.tokens, one.offsets, self.context, mask=True, weights=one.weights)
+        return Batches(Shuffled(rows, seed), min(size, rows.count))
+
+    @cached_property
+    def _replayed_batches(self) -> Any:
+        assert self.replayed is not None
+        return self.replayed.batches
+
+    def batch_at(self, number: int) -> Batch:
+        """Training batch `number` >= 0."""
+        share = self.recipe.data.replay
+        before, after = round(number * share), round((number + 1) * share)
+        if after > before:
+            return self._replayed_batches.at(before)
+        return self.batches.at(number - before)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """Every example once, in an order that is always the same."""
+        one = self.validation
+        found = BinnedBatches(one.tokens, one.weights, one.offsets, self.recipe.train.batch_size * self.longest, 0)
+        return itertools.islice(map(found.at, range(found.count)), self.recipe.train.validation_batches)
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for one in (self.train, self.validation):
+            for array in (one.tokens, one.weights, one.offsets):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def figures(self) -> dict[str, Any]:
+        """For the log: how many there are and what became of the others, by reason."""
+        left_out = {reason: count for reason, count in self.train.counts.items() if count}
+        return {
+            "examples": len(self.train),
+            "validation_examples": len(self.validation) if self.held_out else 0,
+            "trained_tokens": int(self.train.weights.sum()),
+            "filled": self.batches.filled if isinstance(self.batches, BinnedBatches) else None,
+            "left_out": left_out,
+        }
+
+
+def read_examples(recipe: FinetuneRecipe, tokenizer: Tokenizer, context: int, replayed: Corpus | None) -> Examples:
+    """Raises UserError: no example fits; or as the sources and the template do."""
+    data = recipe.data
+    template = choose_template(data, tokenizer)
+    found = documents(data, recipe.seed)
+    train, held = _sides(data, found, recipe.seed)
+
+    def encoded(some: list[Document]) -> ConversationSet:
+        return conversation_set(some, tokenizer, context, template, data.too_long)
+
+    training = encoded(train)
+    return Examples(recipe, context, training, encoded(held) if held else training, (held or train)[:2], replayed)
+
+
+def _sides(data: ExamplesRecipe, found: list[Document], seed: int) -> tuple[list[Document], list[Document]]:
+    if not found:
+        raise UserError(f"there is no example in {data.source}")
+    if data.validation_source is not None:
+        return found, list(sources.documents(_as_data(data, data.validation_source), seed))
+    share = (HELD_OUT if len(found) >= FEW else 0.0) if data.validation is None else data.validation
+    held = [one for one in found if split(one, share) == "validation"]
+    train = [one for one in found if split(one, share) == "train"]
+    if share and not (held and train):
+        side = "validation" if train else "training"
+        raise UserError(
+            f"of {len(found)} examples, a data.validation of {share} leaves none for {side}; "
+            "use more examples, or data.validation=0: then nothing is held out"
+        )
+    return train, held
+
+
+def replayed_corpus(base: Run | None, recipe: FinetuneRecipe, tokenizer: Tokenizer) -> Corpus | None:
+    """The text that the base was trained on, in batches of the fine-tuning's size. Raises UserError without such."""
+    if not recipe.data.replay:
+        return None
+    if base is None or base.is_finetune():
+        raise UserError("data.replay needs the text of the base, which only a run of `tinytale train` knows")
+    own = base.recipe()
+    if not own.data.store:
+        raise UserError(f"the run {base.name} did not keep its text (data.store: false), so data.replay finds none")
+    train = own.train.model_copy(update={"batch_size": recipe.train.batch_size, "steps": 1, "epochs": None})
+    return run_corpus(base, own.model_copy(update={"train": train}), tokenizer)
+
+
+def check_same(this: Run, examples: Examples) -> None:
+    """A run that is resumed has to go on with what it was trained on. Raises UserError where that has changed."""
+    path = this.data / KEYS
+    if checkpoint.all_checkpoints(this.checkpoints) and path.is_file():
+        if json.loads(path.read_text("utf-8")) != examples.fingerprint:
+            raise UserError(f"the examples of the run {this.name} are not what they were; start a new run")
+        return
+    with disk.writing("the key of the examples", path):
+        this.data.mkdir(parents=True, exist_ok=True)
+        with disk.replacing(path) as temporary:
+            temporary.write_text(json.dumps(examples.fingerprint) + "\n", encoding="utf-8")
+
+
+def first_question(document: Document) -> str | list[Message]:
+    """What an example asks, up to its first answer; of a text, its beginning."""
+    if isinstance(document, str):
+        return document[:40]
+    answer = next(i for i, message in enumerate(document) if message["role"] == "assistant")
+    return list(document[:answer])
