@@ -3,6 +3,7 @@
 A sitting is the time between the start of a process and its end; a run may take several.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -25,7 +26,7 @@ from .tokenizing import Notify
 from .trackers import Tracking
 
 
-class Sitting:
+class Sitting(ABC):
     """The parts of a training, and what the loop asks of them from time to time. `train` says how."""
 
     tokenizer: Tokenizer
@@ -37,8 +38,9 @@ class Sitting:
         self.figures = {}
 
     @property
+    @abstractmethod
     def train(self) -> TrainRecipe:
-        raise TypeError("which recipe it is depends on the training")
+        """How it is trained: that section of the recipe."""
 
     def prepare(self, seed: int, model: Any, saved: Any, optimizer: optim.Optimizer) -> None:
         """Go on where the newest checkpoint is. `saved` is what checkpoints hold of the model, or the model itself."""

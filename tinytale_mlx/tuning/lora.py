@@ -15,6 +15,7 @@ find the same key. Without a key there is no dropout.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +41,7 @@ class KeyedDropout:
         return dropout(x, self.rate, self.key)
 
 
-class LoRA(nn.Module):
+class LoRA(nn.Module, ABC):
     """What the adapters of a Linear and of an Embedding have in common: `base`, frozen, and `lora_a`, `lora_b`."""
 
     def __init__(self, base: nn.Module, weights: dict[str, mx.array], scale: float, rate: float = 0.0):
@@ -50,9 +51,9 @@ class LoRA(nn.Module):
         self.scale = scale
         self.dropout = KeyedDropout(rate)
 
+    @abstractmethod
     def delta(self) -> mx.array:
         """What the adapter adds to the layer's weight, in its shape and in float32."""
-        raise TypeError("which way round depends on the layer")
 
     def fused_weight(self, weight: mx.array) -> mx.array:
         """The weight, given in float32, with the adapter in it."""
