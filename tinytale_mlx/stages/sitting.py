@@ -92,9 +92,9 @@ class Sitting(ABC):
         """Inside, the model has the average of its weights, where the recipe asks for one."""
         return self.average.in_place(self.model) if self.average else nullcontext()
 
+    @abstractmethod
     def held_out(self) -> dict[str, float]:
         """The validation figures of the model as it is, `val_loss` among them."""
-        raise TypeError("what is held out depends on the training")
 
     def validate(self) -> dict[str, float]:
         with self.averaged():
@@ -110,9 +110,9 @@ class Sitting(ABC):
     stop: set[int]
     """The ids that end a text."""
 
+    @abstractmethod
     def prompt(self, text: str) -> tuple[list[int], str]:
         """The ids of one of the recipe's prompts, and what to show before the completion."""
-        raise TypeError("what a prompt is depends on the training")
 
     def sample(self, step: int) -> str:
         return next(self.samples(step), "")

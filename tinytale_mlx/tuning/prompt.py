@@ -5,6 +5,7 @@ words (section 3.2 of the paper: better than noise). To the model they are token
 no tokenizer writes. So nothing inside the model changes, and caches, positions and generation work as they do.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ class PromptedCache(KVCache):
     """A kind of its own: it holds more than the text, so nothing may reckon a text's place from its length."""
 
 
-class Prompted(nn.Module):
+class Prompted(nn.Module, ABC):
     """A model with something learned before every text; called as the model is, with results for the text alone.
 
     `on` False leaves it out: then the model is the base. Texts that share a row (`segments`) cannot each have a
@@ -59,8 +60,9 @@ class Prompted(nn.Module):
             raise ValueError("a learned prompt stands before one text per row; rows of several have segments")
         return self._read(function, ids, cache, extra)
 
+    @abstractmethod
     def _read(self, function: Callable, ids: mx.array, cache: Any, extra: dict[str, mx.array]) -> mx.array:
-        raise TypeError("what stands before the text depends on the method")
+        """`function(ids)` with what was learned standing before the text."""
 
     @property
     def config(self) -> Any:
