@@ -236,19 +236,27 @@ def twenty_losses(config: ModelConfig, train: TrainRecipe) -> list[float]:
     return losses
 
 
-GOLDEN = {
-    "adamw": [3.6899, 3.2953, 2.6024, 2.2348, 2.1435],
-    "muon": [3.6899, 3.2632, 2.6579, 2.4350, 2.4184],
+FAMILIES: dict[str, tuple[str, dict[str, Any], list[float]]] = {
+    "Llama": ("adamw", {"kv_heads": 2}, [3.6899, 3.2953, 2.6024, 2.2348, 2.1435]),
+    "Llama, Muon": ("muon", {"kv_heads": 2}, [3.6899, 3.2632, 2.6579, 2.4350, 2.4184]),
+    "Qwen3, Muon": ("muon", {"qk_norm": True, "residual_init": "zero"}, [3.6879, 3.2628, 2.6165, 2.3400, 2.2910]),
+    "GPT-2": (
+        "adamw",
+        {"positions": "learned", "norm": "layernorm", "activation": "gelu", "attention_bias": True, "mlp_bias": True},
+        [3.6995, 3.2979, 2.5107, 2.0974, 1.9800],
+    ),
 }
+"""Of each family of recipes an optimiser, what its models have, and losses."""
 
 
 @pytest.mark.usefixtures("either_exp")
-@pytest.mark.parametrize("optimizer", GOLDEN)
-def test_golden_losses(optimizer: str, tiny: Callable[..., ModelConfig]):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_golden_losses(family: str, tiny: Callable[..., ModelConfig]):
     """Steps 1, 5, 10, 15 and 20 of a fixed recipe. A change here changes what people's runs compute."""
+    optimizer, shape, golden = FAMILIES[family]
     train = TrainRecipe(
         steps=20, batch_size=4, accumulate=2, learning_rate=1e-2, min_learning_rate=1e-3, warmup_steps=4,
         optimizer=optimizer,
     )  # fmt: skip
-    losses = twenty_losses(tiny(kv_heads=2), train)
-    assert [losses[i] for i in (0, 4, 9, 14, 19)] == pytest.approx(GOLDEN[optimizer], abs=1e-3)
+    losses = twenty_losses(tiny(**shape), train)
+    assert [losses[i] for i in (0, 4, 9, 14, 19)] == pytest.approx(golden, abs=1e-3)
