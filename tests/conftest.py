@@ -1,6 +1,7 @@
 """Loads tinytale before any test can load MLX, so that its BLAS is the fast one. And what tests share."""
 
 import gc
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,10 @@ import numpy as np
 from tinytale_mlx.models import attention, elementary
 from tinytale_mlx.recipe import ModelConfig
 from tinytale_mlx.training import losses
+
+signal.signal(
+    signal.SIGHUP, signal.SIG_DFL
+)  # under nohup it is ignored, and the commands that tests start inherit that
 
 
 @pytest.fixture(autouse=True)

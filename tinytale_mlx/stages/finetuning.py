@@ -28,6 +28,7 @@ from ..training.step import Step
 from ..tuning import Adapter, dropout_keys, lora_plus, save_adapter
 from .adapting import Trained, chat_encoder, for_losses, is_ours, load_base, longest_example, tune
 from .finetune_data import check_same, choose_template, first_question, read_examples, replayed_corpus
+from .loading import Loaded
 from .planning import this_machine
 from .sitting import Sitting, guarded
 from .starting import resumable
@@ -75,10 +76,9 @@ def _base_run(recipe: FinetuneRecipe, root: Path) -> Run | None:
 class FinetuneSession(Sitting):
     """A base with an adapter on (or trained itself), examples, and an optimiser for what learns."""
 
-    def __init__(self, this: Run, recipe: FinetuneRecipe, root: Path, notify: Notify, force: bool):
+    def __init__(self, this: Run, recipe: FinetuneRecipe, loaded: Loaded, root: Path, notify: Notify, force: bool):
         super().__init__(this, notify)
-        notify({"event": "phase", "text": f"loading {recipe.base}"})
-        self.loaded = loaded = load_base(recipe.base, root)
+        self.loaded = loaded
         self.tokenizer, self.stop = loaded.tokenizer, loaded.stop
         self.template = choose_template(recipe.data, loaded.tokenizer)
         changes = {"template": self.template.name, "context": longest_example(loaded.model, recipe)}
@@ -231,6 +231,8 @@ def finetune(
     user can mend; a new run that failed before its first checkpoint leaves nothing behind.
     """
     device.configure()
+    notify({"event": "phase", "text": f"loading {recipe.base}"})
+    loaded = load_base(recipe.base, root)
     this = run.find(name, root) if resume else run.new(name, recipe, root)
     this.lock()
     tracking = Tracking(trackers, notify)
@@ -239,7 +241,7 @@ def finetune(
             recipe = resumable(this, recipe)
         this.start(recipe)
         guard.begun = []
-        session = FinetuneSession(this, recipe, root, tracking.notify, force)
+        session = FinetuneSession(this, recipe, loaded, root, tracking.notify, force)
         result = _train(session, stop_requested)
         tracking.end(result.status)
         return result
