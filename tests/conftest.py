@@ -15,8 +15,6 @@ from tinytale_mlx.models import attention, elementary
 from tinytale_mlx.recipe import ModelConfig
 from tinytale_mlx.training import losses
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
 # nohup ignores the one, a shell's background jobs the other, and the commands that tests start would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
