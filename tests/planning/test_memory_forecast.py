@@ -120,17 +120,19 @@ def test_optimizers(sets: list[str]):
 
 
 # ---------------------------------------------------------------------- recipes
+WHOLE = ["tale", "shakespeare", "shakespeare-char"]
+"""Small enough to be measured as they are."""
 REDUCED = ["model.context=128", "train.batch_size=4", "train.accumulate=1", "model.layers=2"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in recipe_files.names() if name != "lillm-300m"])
+@pytest.mark.parametrize("name", [name for name in recipe_files.names() if name not in ("lillm-300m", *WHOLE)])
 def test_recipes(name: str):
     """As they are, but for fewer layers and tokens, which is what takes the time."""
     check(name, REDUCED)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tale", "shakespeare-char"])
+@pytest.mark.parametrize("name", WHOLE)
 def test_recipes_as_they_are(name: str):
     check(name, [])

@@ -111,10 +111,10 @@ class _Step:
         kept = state.weight_bytes(self.config) + state.optimizer_bytes(self.config, self.train)
         new = kept / self.parameters * max(stack, ahead)
         copies = COPIES_OF_A_STACK.get(self.train.optimizer, 0) + 4 * (self.train.optimizer_state == "int8")
-        work = 4 * copies * stack
+        work = new + 4 * copies * stack
         if self.train.optimizer == "muon":
             work = max(work, self.orthogonalizing())
-        return self.memory("update", 4 * self.parameters, 0, 0, new + work)
+        return self.memory("update", 4 * self.parameters, 0, 0, work)
 
     def orthogonalizing(self) -> int:
         """Bytes of Muon's five iterations on the stack that takes most, each of two Gram-like matrices and their sum,
