@@ -1,7 +1,6 @@
 """Fine-tuning, fusing and quantizing: what can't be done is said in one sentence, and leaves nothing behind."""
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Any
 import pytest
 
 from tinytale_mlx import device, stages
+
+PICKLED = b"\x80\x04cos\nsystem\n"
+"""How a file begins that would run a command if it were unpickled."""
 
 
 @pytest.fixture
@@ -68,11 +70,11 @@ def test_a_model_that_can_not_fit(folder: Path, tinytale: Callable[..., Any], mo
 def test_pickled_weights_are_never_read(folder: Path, tinytale: Callable[..., Any]):
     weights = folder / "runs" / "nano" / "model"
     (weights / "model.safetensors").unlink()
-    (weights / "pytorch_model.bin").write_bytes(pickle.dumps("not loaded"))
+    (weights / "pytorch_model.bin").write_bytes(PICKLED)
     assert "are pickled" in tinytale("finetune", str(weights), "--data", "identity").complaint
     adapter = folder / "peft"
     adapter.mkdir()
-    (adapter / "adapter_model.bin").write_bytes(pickle.dumps("not loaded"))
+    (adapter / "adapter_model.bin").write_bytes(PICKLED)
     shutil.rmtree(weights)
     assert "is pickled" in tinytale("generate", "nano", "--adapter", "peft").complaint
 
