@@ -1,26 +1,29 @@
 """What does each part of a recipe bring, at the same number of tokens?
 
-    python -m tinytale_mlx.benchmarks.ablation --data shakespeare.txt --out ablation.jsonl
+    tinytale bench ablation --data shakespeare.txt --out results
 
 nanoGPT's laptop budget on the characters of Shakespeare: 4 layers of 128, context 64, 2,000 steps of 12 rows, 1.536M
 tokens. Each variant changes the recipe `shakespeare-char` by the keys that it names, and is trained at several learning
 rates, since a comparison at one rate is one of rates. The loss is that of the whole validation split, in nats per
-character. Variants, rates and seeds that the output file has already are not run again.
+character. With --out, runs that its ablation.jsonl has already are not run again. Without --data the text is
+embedded tales, which a model learns soon: good for seeing that it works, and for nothing else.
 """
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from tinytale_mlx import recipe_files, stages
+from tinytale_mlx.errors import UserError
 
-from .machine import facts
+from .apart import Figures, call
+from .results import Column, Report, Row
+from .runner import folder, main
 
 QUIET = ["train.validate_every=1000000", "train.save_every=1000000", "train.sample_every=1000000"]
 GELU = ["model.activation=gelu_tanh"]  # of the two GELUs the one that is no slower on a CPU
@@ -42,16 +45,24 @@ VARIANTS: dict[str, tuple[list[str], list[float]]] = {
     "nanochat's layout, Muon": ([*NANOCHAT, *MUON], [5e-3, 1e-2, 2e-2]),
 }
 """Name: overrides, and the learning rates to try. Both last ones load in mlx-lm and transformers as they are."""
+QUICK = {"variants": ["nanoGPT", "+ RoPE, RMSNorm", "+ RoPE, RMSNorm, Muon"], "rates": 1, "seeds": [1], "steps": 60}
 
 
-def measure(data: str, variant: str, rate: float, seed: int, steps: int) -> dict[str, Any]:
-    """Train one recipe; its validation loss, parameters and CPU seconds."""
+Job = tuple[str, float, int]
+"""Variant, learning rate, seed."""
+
+
+def train(data: str | None, variant: str, rate: float, seed: int, steps: int) -> Figures:
+    """Train one recipe; its validation loss and CPU seconds."""
+    text = ["data.source=tales", "data.documents=500"] if data is None else [f"data.source={data}"]
     changes = [*VARIANTS[variant][0], f"train.learning_rate={rate}", f"train.steps={steps}", f"seed={seed}"]
-    recipe = recipe_files.load("shakespeare-char", [f"data.source={data}", *QUIET, *changes])
+    recipe = recipe_files.load("shakespeare-char", [*text, *QUIET, *changes])
     started = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = stages.train(recipe, root=Path(folder)).to_json()
+    with tempfile.TemporaryDirectory() as runs:
+        figures = stages.train(recipe, root=Path(runs)).to_json()
     return {
+        "data": data,
+        "steps": steps,
         "variant": variant,
         "learning_rate": rate,
         "seed": seed,
@@ -63,53 +74,60 @@ def measure(data: str, variant: str, rate: float, seed: int, steps: int) -> dict
     }
 
 
-def missing(done: Iterable[dict[str, Any]], variants: list[str], seeds: list[int]) -> Iterator[tuple[str, float, int]]:
+def missing(done: Iterable[dict[str, Any]], variants: dict[str, list[float]], seeds: list[int]) -> Iterator[Job]:
     """What is still to be run: every rate of every variant with the first seed, then the best rate with the others."""
     found = {(row["variant"], row["learning_rate"], row["seed"]): row["val_loss"] for row in done}
-    for variant in variants:
-        for rate in VARIANTS[variant][1]:
+    for variant, rates in variants.items():
+        for rate in rates:
             if (variant, rate, seeds[0]) not in found:
                 yield variant, rate, seeds[0]
                 return
-    for variant in variants:
-        best = min(VARIANTS[variant][1], key=lambda rate: found[variant, rate, seeds[0]])
+    for variant, rates in variants.items():
+        best = min(rates, key=lambda rate: found[variant, rate, seeds[0]])
         for seed in seeds[1:]:
             if (variant, best, seed) not in found:
                 yield variant, best, seed
                 return
 
 
-def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for each variant and rate: the mean over seeds, and how far apart they are."""
-    losses: dict[tuple[str, float], list[float]] = defaultdict(list)
-    for row in rows:
-        losses[row["variant"], row["learning_rate"]].append(row["val_loss"])
-    yield f"{'':28}{'rate':>8}{'loss':>9}{'spread':>9}{'seeds':>7}"
-    for (variant, rate), values in losses.items():
-        spread = max(values) - min(values)
-        yield f"{variant:28}{rate:8g}{statistics.mean(values):9.4f}{spread:9.4f}{len(values):7}"
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", help="the text: nanoGPT's shakespeare_char input")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--rates", type=int, help="at most so many learning rates of each variant")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=2000)
+
+
+def measure(given: argparse.Namespace, report: Report) -> None:
+    if given.data and not Path(given.data).exists():
+        raise UserError(f"there is no file {given.data}")
+    columns = [Column("validation loss", "nats", "lower"), Column("CPU time", "s", "lower")]
+    table = report.table(
+        f"{given.steps:,} steps from scratch", ["variant", "learning rate"], columns, ["over the seeds; see the file"]
+    )
+    rows: dict[tuple[str, float], Row] = {}
+
+    def add(run: Figures) -> None:
+        key = run["variant"], run["learning_rate"]
+        rows[key] = rows.get(key) or table.row(*key)
+        rows[key].add(validation_loss=run["val_loss"], CPU_time=run["cpu_seconds"])
+
+    variants = {name: VARIANTS[name][1][: given.rates] for name in given.variants}
+    with nullcontext(given.out) if given.out else tempfile.TemporaryDirectory() as place:
+        file = folder(Path(place)) / "ablation.jsonl"
+        done = [row for row in read(file) if (row["data"], row["steps"]) == (given.data, given.steps)]
+        for run in done:
+            add(run)
+        while job := next(missing(done, variants, given.seeds), None):
+            done.append(call(train, given.data, *job, given.steps))
+            add(done[-1])
+            with file.open("a") as log:
+                log.write(json.dumps(done[-1]) + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the text: nanoGPT's shakespeare_char input")
-    parser.add_argument("--out", type=Path, default=Path("ablation.jsonl"), help="a line for each run, added to")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=2000)
-    options = parser.parse_args()
-    print(json.dumps(facts()))
-    while job := next(missing(read(options.out), options.variants, options.seeds), None):
-        row = measure(options.data, *job, options.steps)
-        with options.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{row['variant']}, {row['learning_rate']:g}, seed {row['seed']}: {row['val_loss']:.4f}", flush=True)
-    print("\n".join(table(read(options.out))))
-
-
 if __name__ == "__main__":
-    main()
+    main("ablation")

@@ -1,23 +1,18 @@
 """Preparing data: how fast beside the bare tokenizer, in how much memory, and how full and how quick are batches?
 
-    python -m tinytale_mlx.benchmarks.data --rounds 3 --large 1000
+    tinytale bench data --rounds 3 --large 1000
 
-The text is that of `--data`, else the embedded tales, repeated up to 200 MB. Every measurement runs in a process of its
-own. "Encode" is `encode_batch` on all documents in memory, on one core; preparing also reads and parses the file,
+The text is that of `--data`, else the embedded tales, repeated up to `--text` MB. Every measurement runs in a process
+of its own. "Encode" is `encode_batch` on all documents in memory, on one core; preparing also reads and parses the file,
 splits, and writes the tokens.
 """
 
 import argparse
 import itertools
 import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,15 +25,20 @@ from tinytale_mlx.data.prepare import prepare
 from tinytale_mlx.recipe import DataRecipe
 from tinytale_mlx.tokenizers import ByteBPE
 
-from .machine import facts, resident
+from .apart import Figures, call, excused
+from .machine import resident
+from .results import Column, Report
+from .runner import main
 
 VOCABULARY = 8192
-TEXT = 200e6  # bytes
 CONTEXTS = (256, 512, 1024)
+RUNS = {"encode": ("encode", 1), "prepare": ("prepare", 1), "prepare, 2 workers": ("prepare", 2)}
+QUICK = {"rounds": 2, "text": 10, "large": 30, "documents": 4000}
 
 
-def measure(task: str, workers: int, folder: Path) -> dict[str, float]:
-    """One measurement in this process: seconds; for `memory` also the MiB by which what it holds rose, at most."""
+def work(task: str, workers: int, place: str) -> Figures:
+    """One measurement in this process: seconds; for `memory` also the bytes by which what it holds rose, at most."""
+    folder = Path(place)
     tokenizer = ByteBPE.load(folder / "tokenizer")
     data = DataRecipe(source=str(folder / "text.jsonl"))
     if task == "encode":
@@ -54,13 +54,7 @@ def measure(task: str, workers: int, folder: Path) -> dict[str, float]:
         tokenizer.encode_batch(texts, special=False)
     else:
         prepare(sources.documents(data, 0), tokenizer, folder / "shards", report=look, workers=workers)
-    return {"seconds": time.perf_counter() - started, "mebibytes": (max(held) - before) / (1 << 20)}
-
-
-def in_process(task: str, workers: int, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tinytale_mlx.benchmarks.data", "--measure", task, str(workers)]
-    done = subprocess.run([*command, "--folder", str(folder)], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    return {"seconds": time.perf_counter() - started, "grown": max(held) - before}
 
 
 def write_text(texts: list[str], path: Path, size: float) -> float:
@@ -75,40 +69,37 @@ def write_text(texts: list[str], path: Path, size: float) -> float:
     raise AssertionError("a cycle has no end")
 
 
-def preparation(texts: list[str], tokenizer: ByteBPE, rounds: int) -> dict[str, Any]:
-    """Medians of interleaved rounds, MB (10^6 bytes of text) a second."""
+def add_preparation(report: Report, texts: list[str], tokenizer: ByteBPE, given: argparse.Namespace) -> None:
+    """Interleaved rounds. MB are 10^6 bytes of text."""
+    columns = [Column("speed", "MB/s", "higher"), Column("beside encoding", "x", "higher")]
+    table = report.table(f"Preparing {given.text} MB", ["work"], columns)
+    rows = {name: table.row(name) for name in RUNS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokenizer.save(folder / "tokenizer")
-        megabytes = write_text(texts, folder / "text.jsonl", TEXT) / 1e6
-        runs = {"encode": ("encode", 1), "prepare": ("prepare", 1), "prepare, 2 workers": ("prepare", 2)}
-        seconds: dict[str, list[float]] = {label: [] for label in runs}
-        for _ in range(rounds):
-            for label, (task, workers) in runs.items():
-                seconds[label].append(in_process(task, workers, folder)["seconds"])
-    middle = {label: statistics.median(found) for label, found in seconds.items()}
-    return {
-        "megabytes": megabytes,
-        "mb_per_second": {label: megabytes / found for label, found in middle.items()},
-        "of_the_encoding_speed": middle["encode"] / middle["prepare"],
-        "times_with_2_workers": middle["prepare"] / middle["prepare, 2 workers"],
-    }
+        megabytes = write_text(texts, folder / "text.jsonl", given.text * 1e6) / 1e6
+        for _ in range(given.rounds):
+            seconds = {name: call(work, *run, str(folder))["seconds"] for name, run in RUNS.items()}
+            for name, row in rows.items():
+                row.add(speed=megabytes / seconds[name], beside_encoding=seconds["encode"] / seconds[name])
 
 
-def memory(texts: list[str], tokenizer: ByteBPE, megabytes: list[int]) -> dict[str, float]:
-    """MiB that preparing a text of each size adds to the memory that the process holds, looked at once a megabyte."""
-    found = {}
+def add_memory(report: Report, texts: list[str], tokenizer: ByteBPE, megabytes: list[int]) -> None:
+    """What preparing a text of each size adds to the memory that the process holds, looked at once a megabyte."""
+    table = report.table("Memory to prepare a text", ["MB of text"], [Column("grown by", "bytes", "lower")])
     for size in megabytes:
-        with tempfile.TemporaryDirectory() as name:
+        row = table.row(size)
+        with tempfile.TemporaryDirectory() as name, excused(row):
             folder = Path(name)
             tokenizer.save(folder / "tokenizer")
             write_text(texts, folder / "text.jsonl", size * 1e6)
-            found[f"{size} MB"] = in_process("memory", 1, folder)["mebibytes"]
-    return found
+            row.set(grown_by=call(work, "memory", 1, str(folder))["grown"])
 
 
-def batch_times(calls: int = 2000) -> dict[str, float]:
+def add_batch_times(report: Report, calls: int = 2000) -> None:
     """Milliseconds for a batch of 8 x 512 from 100 million mapped tokens, steps in no order."""
+    columns = [Column("median", "ms", "lower"), Column("99 % are below", "ms", "lower")]
+    row = report.table("A batch from mapped tokens", ["rows x tokens"], columns).row("8 x 512")
     with tempfile.NamedTemporaryFile() as file:
         np.memmap(file.name, "<u2", "w+", shape=(100_000_000,)).flush()
         batches = Batches(Shuffled(WindowRows(np.memmap(file.name, "<u2", "r"), 512, 0), 0), 8)
@@ -117,65 +108,43 @@ def batch_times(calls: int = 2000) -> dict[str, float]:
             started = time.perf_counter()
             batches.at(step)
             times.append(1000 * (time.perf_counter() - started))
-    return {"median": statistics.median(times), "99 % are below": sorted(times)[int(0.99 * calls)]}
+    times.sort()
+    row.set(**{"median": times[calls // 2], "99 % are below": times[int(0.99 * calls)]})
 
 
-def filled(files: list[str], tokenizer: ByteBPE) -> dict[str, dict[str, float]]:
+def add_filled(report: Report, files: list[str], tokenizer: ByteBPE) -> None:
     """For each file and context the share of real tokens in padded, binned and packed batches of 8 rows."""
-    found = {}
+    columns = [Column(name, "share", "higher") for name in ("padded", "binned", "packed")]
+    table = report.table("Real tokens in a batch", ["file", "context"], columns)
     for file, context in itertools.product(files, CONTEXTS):
         examples = conversation_set(sources.documents(DataRecipe(source=file), 0), tokenizer, context)
         lengths = np.diff(examples.offsets) - 1
         rows = lengths[: len(lengths) // 8 * 8].reshape(-1, 8)
-        found[f"{Path(file).parent.name}/{Path(file).name}, context {context}"] = {
-            "padded": float(rows.sum() / (8 * rows.max(axis=1)).sum()),
-            "binned": BinnedBatches(examples.tokens, examples.weights, examples.offsets, 8 * context, 0).filled,
-            "packed": PackedRows(examples.tokens, examples.offsets, context).filled,
-        }
-    return found
+        table.row(f"{Path(file).parent.name}/{Path(file).name}", context).set(
+            padded=float(rows.sum() / (8 * rows.max(axis=1)).sum()),
+            binned=BinnedBatches(examples.tokens, examples.weights, examples.offsets, 8 * context, 0).filled,
+            packed=PackedRows(examples.tokens, examples.offsets, context).filled,
+        )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="*", default=[], help="files to prepare")
+    parser.add_argument("--documents", type=int, default=20_000, help="embedded tales, without --data")
     parser.add_argument("--fill", nargs="*", default=[], help="files whose examples are padded, binned and packed")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--text", type=int, default=200, help="MB of the text whose speed is measured")
     parser.add_argument("--large", type=int, default=100, help="MB of the larger text whose memory is measured")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--measure", nargs=2, metavar=("TASK", "WORKERS"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options.measure[0], int(options.measure[1]), options.folder)))
-        return
-    data = DataRecipe(source=options.data) if options.data else DataRecipe(documents=20_000)
+
+
+def measure(given: argparse.Namespace, report: Report) -> None:
+    data = DataRecipe(source=given.data) if given.data else DataRecipe(documents=given.documents)
     texts = [one for one in sources.documents(data, 0) if isinstance(one, str)]
     tokenizer = ByteBPE.train(texts, VOCABULARY)
-    report = {
-        "preparation": preparation(texts, tokenizer, options.rounds),
-        "memory": memory(texts, tokenizer, [10, options.large]),
-        "batch_milliseconds": batch_times(),
-        "filled": filled(options.fill, tokenizer),
-    }
-    if options.json:
-        print(json.dumps({"machine": facts(), **report}))
-        return
-    for key, value in facts().items():
-        print(f"{key:>14}  {value}")
-    done = report["preparation"]
-    for label, speed in done["mb_per_second"].items():
-        print(f"{label:20} {speed:6.1f} MB/s")
-    print(
-        f"preparing has {done['of_the_encoding_speed']:.2f} of the encoding's speed; "
-        f"two workers make it {done['times_with_2_workers']:.2f} times as fast ({os.cpu_count()} cores)"
-    )
-    for size, grown in report["memory"].items():
-        print(f"memory to prepare {size:>8}: {grown:.0f} MiB above that before it")
-    times = report["batch_milliseconds"]
-    print(f"a batch of 8 x 512: {times['median']:.2f} ms (99 % below {times['99 % are below']:.2f})")
-    for name, shares in report["filled"].items():
-        print(f"{name}: " + ", ".join(f"{kind} {share:.1%}" for kind, share in shares.items()) + " real tokens")
+    add_preparation(report, texts, tokenizer, given)
+    add_memory(report, texts, tokenizer, [10, given.large])
+    add_batch_times(report)
+    add_filled(report, given.fill, tokenizer)
 
 
 if __name__ == "__main__":
-    main()
+    main("data")

@@ -1,6 +1,6 @@
 """Does anything get lost when a training is killed again and again, mostly in the middle of a save?
 
-    python -m tinytale_mlx.benchmarks.soak --kills 200
+    tinytale bench soak --kills 200
 
 A tiny run saves after every step. It is killed (SIGKILL, which nothing can catch) at random moments, three times out of
 four at one during a save, and resumed, until it is done; then the next one begins. After every kill each checkpoint
@@ -9,18 +9,20 @@ optimiser's state and the model of one that nobody killed, to the last bit.
 """
 
 import argparse
-import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tinytale_mlx.training import checkpoint_files
 from tinytale_mlx.training.checkpoint_files import all_checkpoints, step_of, verify
+
+from .results import Column, Report, Row
+from .runner import main
 
 RECIPE = """
 name: soak
@@ -35,6 +37,9 @@ SAVES_A_LIFE = 6
 """At most; a process that is to die during a save does so in one of its first ones."""
 SECONDS_A_LIFE = 3.0
 """At most; one that is to die at any moment does so in the first ones."""
+PLACES = ("while deleting", "during a save", "elsewhere")
+COUNTED = ("kills", *PLACES, "runs finished")
+QUICK = {"kills": 6}
 PATIENCE = 120.0
 """Seconds after which a process that does nothing is a failure."""
 
@@ -101,8 +106,8 @@ def learned(run: Path) -> dict[str, str]:
     return {f"{file.parent.name}/{file.name}": checkpoint_files.checksum(file) for file in sorted(files)}
 
 
-def reference(folder: Path) -> tuple[dict[str, str], float]:
-    """What a run learns that nobody kills, and the seconds that its saves take, in the middle of them."""
+def reference(folder: Path) -> float:
+    """Train the run `whole`, which nobody kills: the seconds that a save takes, in the middle of all."""
     process, run, seconds = start(folder, "soak.yaml", "--name", "whole"), folder / "runs" / "whole", []
     while wait_for_save(process, run):
         began = time.perf_counter()
@@ -111,54 +116,59 @@ def reference(folder: Path) -> tuple[dict[str, str], float]:
         seconds.append(time.perf_counter() - began)
     if process.wait() != 0:
         raise Lost((folder / "output.txt").read_text())
-    return learned(run), sorted(seconds)[len(seconds) // 2]
+    return sorted(seconds)[len(seconds) // 2]
 
 
 def where(run: Path) -> str:
     names = half_written(run)
     if any(name.endswith(".old.tmp") for name in names):
-        return "while deleting"
-    return "during a save" if names else "elsewhere"
+        return PLACES[0]
+    return PLACES[1] if names else PLACES[2]
 
 
-def soak(folder: Path, kills: int, dice: random.Random) -> Counter[str]:
-    """Kill that many times. Raises Lost, or checkpoint_files.Damaged, at the first thing that goes wrong."""
-    (folder / "soak.yaml").write_text(RECIPE)
-    expected, save_seconds = reference(folder)
-    print(f"a save takes about {save_seconds * 1000:.1f} ms", flush=True)
-    counts: Counter[str] = Counter()
+def soak(folder: Path, kills: int, dice: random.Random, save_seconds: float, row: Row) -> None:
+    """Kill that many times, counting in the row. Raises Lost, or checkpoint_files.Damaged, at what goes wrong first."""
+    expected = learned(folder / "runs" / "whole")
+    counts: dict[str, Any] = dict.fromkeys(COUNTED, 0)
     while counts["kills"] < kills:
-        name = f"run-{counts['runs']}"
+        name = f"run-{counts['runs finished']}"
         run, newest = folder / "runs" / name, -1
         while True:
             again = ["--resume"] if (run / "recipe.yaml").exists() else ["soak.yaml"]
             process = start(folder, *again, "--name", name)
             if not kill_sometime(process, run, dice, save_seconds):
                 break
-            counts.update(["kills", where(run)])
+            counts["kills"] += 1
+            counts[where(run)] += 1
             newest = check_whole(run, newest)
-            if counts["kills"] % 20 == 0:
-                print(dict(counts), flush=True)
+            row.set(**counts)
         if process.wait() != 0:
             raise Lost(f"{name} stopped with {process.returncode}: {(folder / 'output.txt').read_text()}")
         if learned(run) != expected:
             raise Lost(f"{name} has learned something else than the run that nobody killed")
         if left := list(run.rglob("*.tmp")):
             raise Lost(f"{name} has left {left}")
-        counts["runs"] += 1
-    return counts
+        counts["runs finished"] += 1
+        row.set(**counts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="Of the moments; what they hit differs all the same.")
-    arguments = parser.parse_args()
+
+
+def measure(given: argparse.Namespace, report: Report) -> None:
+    columns = [Column(name) for name in COUNTED]
+    table = report.table("Killed and resumed", ["run"], [*columns, Column("lost", "", "lower")])
+    row = table.row("saves after every step")
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        counts = soak(Path(folder), arguments.kills, random.Random(arguments.seed))
-        print(json.dumps({**counts, "lost": 0, "seconds": round(time.perf_counter() - began)}))
+        (Path(folder) / "soak.yaml").write_text(RECIPE)
+        save_seconds = reference(Path(folder))
+        table.notes.append(f"a save took about {save_seconds * 1000:.1f} ms")
+        row.set(lost=1)
+        soak(Path(folder), given.kills, random.Random(given.seed), save_seconds, row)
+        row.set(lost=0)
 
 
 if __name__ == "__main__":
-    main()
+    main("soak")

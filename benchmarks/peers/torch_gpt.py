@@ -66,10 +66,11 @@ class GPT(nn.Module):
 
 
 class TorchTrainer:
-    """`step(tokens [B, T+1])` does one optimiser step and returns the loss."""
+    """`step(tokens [B, T+1])` does one optimiser step and returns the loss; with `autocast` partly in bfloat16."""
 
-    def __init__(self, config: ModelConfig, train: TrainRecipe):
+    def __init__(self, config: ModelConfig, train: TrainRecipe, autocast: bool = False):
         torch.manual_seed(0)
+        self.autocast = autocast
         self.model = GPT(config)
         self.clip = train.max_grad_norm
         self.optimizer = torch.optim.AdamW(
@@ -81,8 +82,9 @@ class TorchTrainer:
 
     def step(self, tokens) -> float:
         tokens = torch.as_tensor(tokens, dtype=torch.long)
-        logits = self.model(tokens[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            logits = self.model(tokens[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip:
