@@ -34,7 +34,7 @@ def fuse(
     """
     from tinytale_mlx import stages
 
-    place = output or run.find(adapter if adapter and output is None else model, runs).path / "fused"
+    place = output or stages.place_for(adapter or model, "fused", runs)
     made = stages.fuse_adapter(model, place, adapter, dequantize, runs)
     if json:
         print_json(made)

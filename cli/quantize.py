@@ -50,7 +50,7 @@ def quantize(
 
     console = Console(stderr=True, highlight=False)
     settings = _settings(mode, bits, group_size)
-    place = output or run.find(model, runs).path / "quantized"
+    place = output or stages.place_for(model, "quantized", runs)
     made = stages.quantize_model(
         model, place, settings, None, budget, data, runs, lambda text: console.print(f"[dim]{text} ...[/dim]")
     )

@@ -17,10 +17,9 @@ from ..models import Transformer
 from ..models.parameters import named_arrays
 from ..recipe import GenerateRecipe, ModelConfig
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.chat import marker_id, save_template
+from ..tokenizers.chat import ChatTemplate, marker_id, save_template
 from ..tokenizers.files import read_json, write_json
 from ..tokenizers.special import IM_END
-from ..tokenizers.templates import Template
 from . import quantized
 from .generation_config import NAME, generation_json
 from .layouts import LAYOUTS, OWN, Layout, layout_of
@@ -37,30 +36,30 @@ def save_model(
     model: Transformer,
     tokenizer: Tokenizer,
     generation: GenerateRecipe,
-    chat_template: bool | Template,
+    chat_template: bool | ChatTemplate,
+    layout: Layout | None = None,
 ) -> None:
     """Write `directory`, replacing what an earlier save left there, in the layout that `layout_of` chooses.
 
     `chat_template` says that the model was tuned on conversations: mlx-lm then takes every prompt for a
     message, and generation ends at <|im_end|> too. It may be the template itself; True is ChatML, or the tokenizer's.
+    `layout` is another one that can express the model.
 
     Raises:
         UserError: the disk is full or read-only; the directory holds something else; more tokens than rows.
     """
     directory = directory.resolve()
     tokens = _token_ids(tokenizer, bool(chat_template))
-    rows = model.config.vocab_size or 0
-    if tokenizer.vocab_size > rows:
-        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model only {rows}")
+    check_rows(tokenizer, model)
     _check_replaceable(directory)
     temporary = directory.with_name(f".{directory.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _write_weights(temporary, model, tokens)
+        _write_weights(temporary, model, tokens, layout or layout_of(model.config))
         write_json(temporary / NAME, generation_json(generation, tokens))
         tokenizer.save(temporary, model_max_length=model.config.context)
-        if isinstance(chat_template, Template):
+        if not isinstance(chat_template, bool):
             save_template(temporary, chat_template)
         elif chat_template and not (temporary / TEMPLATE).exists():  # another's tokenizer may bring its own
             save_template(temporary)
@@ -72,17 +71,22 @@ def save_model(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_weights(directory: Path, model: Transformer, tokens: Json) -> None:
-    layout = layout_of(model.config)
+def check_rows(tokenizer: Tokenizer, model: Transformer) -> None:
+    """Raises UserError for more tokens than the embedding has rows."""
+    rows = model.config.vocab_size or 0
+    if tokenizer.vocab_size > rows:
+        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model only {rows}")
+
+
+def _write_weights(directory: Path, model: Transformer, tokens: Json, layout: Layout) -> None:
     weights, said = dict(named_arrays(model.parameters())), {}
-    dtype = str(quantized.float_dtype(weights)).removeprefix("mlx.core.")
-    names = {"dtype": dtype, "torch_dtype": dtype}  # the second for transformers before 4.56
+    dtype = quantized.dtype_json(weights)
     if quantized.is_quantized(model):
         weights, said = quantized.weights_out(model, layout)
     else:
         weights = layout.weights_out(weights, model.config)
     mx.save_safetensors(str(directory / WEIGHTS), weights, metadata={"format": "mlx"})
-    write_json(directory / "config.json", {**layout.to_config(model.config), **tokens, **names, **said})
+    write_json(directory / "config.json", {**layout.to_config(model.config), **tokens, **dtype, **said})
 
 
 def _token_ids(tokenizer: Tokenizer, chat: bool) -> Json:

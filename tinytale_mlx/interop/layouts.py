@@ -7,7 +7,7 @@ ones for a norm's weight, and dropped again when the model is read.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
@@ -107,6 +107,14 @@ def _filler(name: str) -> float:
 def layout_of(config: ModelConfig) -> Layout:
     """The first layout that can express `config`; `OWN` can express anything."""
     return next(layout for layout in LAYOUTS if not layout.unmet(config))
+
+
+def layout_for_transformers(config: ModelConfig) -> Layout:
+    """That which transformers reads, too: `layout_of`, but for the one that it spells otherwise than mlx-lm."""
+    layout = layout_of(config)
+    if layout.model_type != "nanochat":
+        return layout
+    return replace(layout, architectures=("NanoChatForCausalLM",), rename_out=spelling.transformers_nanochat_out)
 
 
 def why_own(config: ModelConfig) -> str:

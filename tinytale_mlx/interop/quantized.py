@@ -34,6 +34,12 @@ def float_dtype(weights: Weights) -> mx.Dtype:
 
 
 # ---------------------------------------------------------------------- writing
+def dtype_json(weights: Weights) -> Json:
+    """What config.json says of the dtype; by the second name for transformers before 4.56."""
+    name = str(float_dtype(weights)).removeprefix("mlx.core.")
+    return {"dtype": name, "torch_dtype": name}
+
+
 def weights_out(model: Transformer, layout: Layout) -> tuple[Weights, Json]:
     """The arrays of a quantized model under the layout's names, and what config.json says of them.
 
@@ -47,9 +53,21 @@ def weights_out(model: Transformer, layout: Layout) -> tuple[Weights, Json]:
     for part, arrays in (("scales", scales), ("biases", biases)):
         renamed = _renamed(layout.rename_out(arrays, model.config), layout)
         found |= {name.removesuffix("weight") + part: array for name, array in renamed.items()}
+    return found, formats_json(formats)
+
+
+def formats_json(formats: dict[str, Json]) -> Json:
+    """What config.json says of quantized layers by their paths, if there are any: the usual format, and others."""
+    if not formats:
+        return {}
     usual = max(formats.values(), key=list(formats.values()).count)
     said = {**usual, **{path: form for path, form in formats.items() if form != usual}}
-    return found, {"quantization": said, "quantization_config": said}
+    return {"quantization": said, "quantization_config": said}
+
+
+def format_of(layer: Any) -> Json:
+    """The format of a quantized layer, as config.json says it."""
+    return {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
 
 
 def _renamed(weights: Weights, layout: Layout) -> Weights:
@@ -66,7 +84,7 @@ def _formats_out(model: Transformer, layout: Layout) -> dict[str, Json]:
     found = {}
     for name, array in _renamed(layout.rename_out(numbers, model.config), layout).items():
         inside = [layers[i] for i in sorted(set(np.array(array).flatten().tolist()))]
-        forms = [{"group_size": x.group_size, "bits": x.bits, "mode": x.mode} for _, x in inside]
+        forms = [format_of(layer) for _, layer in inside]
         if forms.count(forms[0]) != len(forms):
             together = ", ".join(path for path, _ in inside)
             raise UserError(f"{together} are one matrix in the layout {layout.name}; quantize them alike")

@@ -204,14 +204,14 @@ NANOCHAT_NAMES = {
 HF_NANOCHAT_NAMES = {".mlp.fc1.": ".mlp.up_proj.", ".mlp.fc2.": ".mlp.down_proj."}
 
 
-def _rename(name: str, parts: dict[str, str]) -> str:
+def rename(name: str, parts: dict[str, str]) -> str:
     name = f".{name}"
     for old, new in parts.items():
         name = name.replace(old, new)
     return name[1:]
 
 
-def _reversed(parts: dict[str, str]) -> dict[str, str]:
+def reversed_names(parts: dict[str, str]) -> dict[str, str]:
     return {new: old for old, new in parts.items()}
 
 
@@ -223,7 +223,7 @@ def gpt2_out(weights: Weights, config: ModelConfig) -> Weights:
             continue
         if ".q_proj." in name:
             array = mx.concatenate([weights[name.replace(".q_proj.", f".{x}_proj.")] for x in "qkv"])
-        name = _rename(name, _reversed(GPT2_NAMES))
+        name = rename(name, reversed_names(GPT2_NAMES))
         found[name] = array.T if ".c_" in name else array
     return found
 
@@ -236,7 +236,7 @@ def gpt2_in(weights: Weights, config: ModelConfig) -> Weights:
             continue
         if ".c_" in name and not name.startswith("model."):
             array = array.T
-        name = _rename(name.removeprefix("transformer.").removeprefix("model."), GPT2_NAMES)
+        name = rename(name.removeprefix("transformer.").removeprefix("model."), GPT2_NAMES)
         if ".q_proj." in name and array.shape[0] % 3 == 0:
             for letter, part in zip("qkv", mx.split(array, 3), strict=True):
                 found[name.replace(".q_proj.", f".{letter}_proj.")] = part
@@ -247,12 +247,17 @@ def gpt2_in(weights: Weights, config: ModelConfig) -> Weights:
 
 def nanochat_out(weights: Weights, config: ModelConfig) -> Weights:
     swapped = _swap_halves(weights, config)
-    return {_rename(name, _reversed(NANOCHAT_NAMES)): array for name, array in swapped.items()}
+    return {rename(name, reversed_names(NANOCHAT_NAMES)): array for name, array in swapped.items()}
+
+
+def transformers_nanochat_out(weights: Weights, config: ModelConfig) -> Weights:
+    swapped = _swap_halves(weights, config)
+    return {rename(name, reversed_names(HF_NANOCHAT_NAMES)): array for name, array in swapped.items()}
 
 
 def nanochat_in(weights: Weights, config: ModelConfig) -> Weights:
     names = NANOCHAT_NAMES | HF_NANOCHAT_NAMES
-    return _swap_halves({_rename(name, names): array for name, array in weights.items()}, config)
+    return _swap_halves({rename(name, names): array for name, array in weights.items()}, config)
 
 
 def _swap_halves(weights: Weights, config: ModelConfig) -> Weights:

@@ -15,16 +15,17 @@ from ..data.encode import Encoder, encode_all
 from ..errors import UserError
 from ..evaluation.loss import Score
 from ..generation.memory import context_of
-from ..interop.huggingface import TEMPLATE, save_model
+from ..interop.huggingface import save_model
+from ..interop.layouts import Layout, layout_of
+from ..interop.quantized import QUANTIZED, dtype_json, format_of, formats_json, is_quantized
 from ..models.parameters import named_arrays
 from ..recipe import DataRecipe
 from ..recipe.tuning import QuantizeRecipe
-from ..tokenizers.templates import TEMPLATES
+from ..tokenizers.chat import save_template
 from ..tuning import Fused, fuse
 from ..tuning.quantize import Plan, bits_per_weight, dequantize, mixed, quantize, sensitivities, uniform
-from ..tuning.targets import QUANTIZED
-from .adapting import is_ours, load_finetuned, load_with_adapter
-from .loading import Loaded, load
+from .adapting import is_ours, load_tuned, load_with_adapter, run_of
+from .loading import Loaded, is_model, load
 from .scoring import score_text, scorer
 
 TALES = 300
@@ -43,14 +44,14 @@ def fuse_adapter(
     Raises:
         UserError: there is no adapter, it is a learned prompt, or `output` is there.
     """
-    _check_new(output)
+    check_new(output)
     if adapter is not None:
         loaded, tuned = load_with_adapter(reference, adapter, root)
     else:
-        loaded, tuned = load_finetuned(run.find(reference, root))
+        loaded, tuned = load_tuned(run.find(reference, root))
     if tuned is None:
         raise UserError(f"{loaded.path} is a whole model already; there is no adapter to fuse")
-    packed = _is_packed(tuned.base)
+    packed = is_quantized(tuned.base)
     model, how = fuse(tuned, dequantize=unpack)
     if unpack:
         dequantize(model)
@@ -86,9 +87,9 @@ def quantize_model(
     Raises:
         UserError: the model is quantized already, no matrix fits the format, or `output` is there.
     """
-    _check_new(output)
+    check_new(output)
     loaded = load(reference, root)
-    if _is_packed(loaded.model):
+    if is_quantized(loaded.model):
         raise UserError(f"{loaded.path} is quantized already")
     score, text = _scoring(reference, loaded, data, root)
     notify(f"measuring on {text}")
@@ -114,8 +115,6 @@ def quantize_model(
 
 def _aligned(plan: Plan, model: Any) -> Plan:
     """q, k and v of a layout that stores them as one matrix get one format: the best of the three."""
-    from ..interop.layouts import layout_of
-
     if not is_ours(model) or layout_of(model.config).model_type != "gpt2":
         return plan
     groups: dict[str, list[str]] = {}
@@ -146,7 +145,7 @@ def _scoring(
     """How to score, and on what."""
     if data:
         return lambda one: score_text(one, DataRecipe(source=data)), ", ".join(data)
-    if reference is None or run.Run(Path(reference)).exists() or run.Run(root / reference).exists():
+    if reference is None or run_of(reference, root) is not None:
         this = run.find(reference, root)
         return scorer(this, loaded), f"what the run {this.name} held out"
     return lambda one: score_text(one, DataRecipe(documents=TALES)), f"{TALES} embedded tales (--data FILE: another)"
@@ -166,28 +165,26 @@ def _probe(loaded: Loaded, data: list[str] | None) -> list[mx.array]:
     return [mx.array([row]) for row in rows if row]
 
 
-def _is_packed(model: nn.Module) -> bool:
-    return any(isinstance(module, QUANTIZED) for module in model.modules())
-
-
 def _bytes(model: nn.Module) -> int:
     return sum(array.nbytes for _, array in named_arrays(model.parameters()))
 
 
 # ---------------------------------------------------------------------- directories
-def write_model(output: Path, loaded: Loaded) -> None:
-    """A directory that mlx-lm loads; of another architecture, with the other files of the directory it came from."""
+def place_for(reference: str | None, name: str, root: Path = run.ROOT) -> Path:
+    """Where what is made of a run goes by default: inside it. Raises UserError where there is no run."""
+    if reference is not None and run_of(reference, root) is None and ("/" in reference or is_model(Path(reference))):
+        raise UserError(f"{reference} is no run that the result could go into; say where with --output")
+    return run.find(reference, root).path / name
+
+
+def write_model(output: Path, loaded: Loaded, layout: Layout | None = None) -> None:
+    """A directory that mlx-lm loads, or in `layout`; of another architecture than ours, with the other files of the
+    directory it came from."""
     if is_ours(loaded.model):
-        save_model(output, loaded.model, loaded.tokenizer, loaded.settings, _template(loaded))
+        template = loaded.can_chat and (loaded.template or True)
+        save_model(output, loaded.model, loaded.tokenizer, loaded.settings, template, layout)
     else:
         _write_other(output, loaded)
-
-
-def _template(loaded: Loaded) -> Any:
-    if not loaded.can_chat:
-        return False
-    used = getattr(loaded.encode, "keywords", {}).get("template")
-    return used if used is not None and used in TEMPLATES.values() else True
 
 
 def _write_other(output: Path, loaded: Loaded) -> None:
@@ -195,37 +192,25 @@ def _write_other(output: Path, loaded: Loaded) -> None:
     source = loaded.base_path or loaded.path
     temporary = output.with_name(f".{output.name}.tmp")
     config = json.loads((source / "config.json").read_text("utf-8"))
-    config |= _quantization(loaded.model)
+    for key in ("quantization", "quantization_config"):  # of the base, which may have been unpacked
+        config.pop(key, None)
+    packed = [(path, layer) for path, layer in loaded.model.named_modules() if isinstance(layer, QUANTIZED)]
+    arrays = dict(named_arrays(loaded.model.parameters()))
+    config |= {**formats_json({path: format_of(layer) for path, layer in packed}), **dtype_json(arrays)}
     with disk.writing("the model", output):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for file in source.iterdir():
             if file.is_file() and not file.name.startswith("model") and file.name != "config.json":
                 shutil.copy2(file, temporary)
-        arrays = dict(named_arrays(loaded.model.parameters()))
         mx.save_safetensors(str(temporary / "model.safetensors"), arrays, metadata={"format": "mlx"})
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        template = getattr(loaded.encode, "keywords", {}).get("template")
-        if template is not None:
-            (temporary / TEMPLATE).write_text(template.jinja, encoding="utf-8", newline="\n")
+        if loaded.template is not None:
+            save_template(temporary, loaded.template)
         disk.flush_folder(temporary)
         disk.replace_folder(temporary, output)
 
 
-def _quantization(model: nn.Module) -> dict[str, Any]:
-    """What config.json says of the quantized layers: the usual format, and by path those that differ."""
-    forms = {
-        path: {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
-        for path, module in model.named_modules()
-        if isinstance(module, QUANTIZED)
-    }
-    if not forms:
-        return {}
-    usual = max(forms.values(), key=list(forms.values()).count)
-    said = {**usual, **{path: form for path, form in forms.items() if form != usual}}
-    return {"quantization": said, "quantization_config": said}
-
-
-def _check_new(output: Path) -> None:
+def check_new(output: Path) -> None:
     if output.exists():
         raise UserError(f"{output} exists; choose another --output")
