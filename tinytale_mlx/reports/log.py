@@ -41,17 +41,25 @@ def _event(path: Path, number: int, line: str) -> Row:
     raise UserError(f"{path}, line {number}: this is no event of a log")
 
 
+def as_counted(events: Iterable[Row]) -> list[Row]:
+    """The events without what a session did after the step from which a later one went on."""
+    kept: list[Row] = []
+    for event in events:
+        if event["event"] == "start" and (step := event.get("step")) is not None:
+            kept = [one for one in kept if one["event"] == "start" or one.get("step", 0) <= step]
+        kept.append(event)
+    return kept
+
+
 def figures(events: Iterable[Row]) -> list[Row]:
     """A row for each step that was logged or validated, in order: the numbers of both, and the time of the last.
 
     What a session did after the step from which a later one went on is left out.
     """
     rows: dict[int, Row] = {}
-    for event in events:
+    for event in as_counted(events):
         step = event.get("step")
-        if event["event"] == "start":
-            rows = {number: row for number, row in rows.items() if step is None or number <= step}
-        elif event["event"] in ("step", "validation") and step is not None:
+        if event["event"] in ("step", "validation") and step is not None:
             numbers = {key: value for key, value in event.items() if _is_number(value)}
             rows.setdefault(step, {}).update(numbers)
     return [rows[step] for step in sorted(rows)]
