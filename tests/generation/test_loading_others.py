@@ -20,11 +20,11 @@ from tinytale_mlx import generate, generate_all, load
 from tinytale_mlx.errors import UserError
 from tinytale_mlx.generation.conversation import Conversation
 from tinytale_mlx.interop import huggingface, mlx_lm_models
-from tinytale_mlx.interop.jinja_chat import jinja_prompt
 from tinytale_mlx.models import Transformer
 from tinytale_mlx.recipe import GenerateRecipe, ModelConfig
 from tinytale_mlx.stages import loading
 from tinytale_mlx.tokenizers import ByteBPE
+from tinytale_mlx.tokenizers.chat import encode_prompt, template_from
 from tinytale_mlx.training import checkpoint
 
 PROMPT = "the fox and the "
@@ -167,13 +167,14 @@ def test_somebody_s_template_is_rendered_as_transformers_does(tokenizer: ByteBPE
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     text = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    encode = jinja_prompt(tokenizer, TEMPLATE)
-    assert encode(messages) == tokenizer.encode(text)
-    assert encode(messages)[0] == tokenizer.bos_id
+    template = template_from(TEMPLATE)
+    ids = encode_prompt(tokenizer, messages, template)
+    assert ids == tokenizer.encode(text)
+    assert ids[0] == tokenizer.bos_id
     with pytest.raises(UserError, match="refuses this conversation: no system here"):
-        encode([{"role": "system", "content": "x"}])
+        encode_prompt(tokenizer, [{"role": "system", "content": "x"}], template)
     with pytest.raises(UserError, match="template is not valid"):
-        jinja_prompt(tokenizer, "{% if %}")
+        template_from("{% if %}")
 
 
 def test_it_is_used_in_a_chat(tmp_path: Path, tokenizer: ByteBPE):

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.chat import Encoded, Message, encode_conversation, encode_text
-from ..tokenizers.templates import CHATML, Template
+from ..tokenizers.chat import ChatTemplate, Encoded, Message, encode_conversation, encode_text
+from ..tokenizers.templates import CHATML
 
 Rule = Literal["drop", "truncate"]
 Reason = Literal["too_long_dropped", "truncated", "no_trained_token", "empty_answer"]
@@ -72,48 +72,62 @@ class ConversationSet:
         return self.tokens[part], self.weights[part]
 
 
+class Encoding:
+    """A `ConversationSet` that grows document by document, so that a file never has to be in memory as a whole.
+
+    Of a plain text all is trained; of a conversation, the assistant's answers. It takes 3 bytes of memory per token (5
+    where the vocabulary is above 65,536), and 8 per example.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, context: int, template: ChatTemplate = CHATML, rule: Rule = "drop"
+    ) -> None:
+        self._tokenizer, self._context, self._template, self._rule = tokenizer, context, template, rule
+        self._counts: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
+        self._tokens = array("H" if tokenizer.vocab_size <= 1 << 16 else "I")
+        self._weights, self._offsets, self._bytes = bytearray(), array("q", [0]), 0
+
+    def add(self, document: str | Sequence[Message]) -> None:
+        """Encode and fit a document, or count why it is left out. Raises UserError as `encode_conversation`."""
+        example, reason = self._example(document)
+        if reason is not None:
+            self._counts[reason] += 1
+        if example is None:
+            return
+        self._tokens.extend(example.ids)
+        self._weights.extend(example.weights)
+        self._offsets.append(len(self._tokens))
+        pairs = zip(example.ids[1:], example.weights[1:], strict=True)
+        self._bytes += len(self._tokenizer.decode_bytes(token for token, weight in pairs if weight))
+
+    def _example(self, document: str | Sequence[Message]) -> tuple[Encoded | None, Reason | None]:
+        if isinstance(document, str):
+            return fit(encode_text(self._tokenizer, document), self._context, self._rule)
+        if any(message["role"] == "assistant" and not message["content"].strip() for message in document):
+            return None, "empty_answer"
+        return fit(encode_conversation(self._tokenizer, document, self._template), self._context, self._rule)
+
+    def finish(self) -> ConversationSet:
+        """All that was added. Raises UserError where nothing is left."""
+        if len(self._offsets) == 1:
+            raise UserError(_nothing_left(self._counts, self._context))
+        tokens = np.frombuffer(self._tokens, self._tokens.typecode)
+        weights, offsets = np.frombuffer(self._weights, np.uint8), np.frombuffer(self._offsets, np.int64)
+        return ConversationSet(tokens, weights, offsets, self._bytes, self._counts)
+
+
 def conversation_set(
     documents: Iterable[str | Sequence[Message]],
     tokenizer: Tokenizer,
     context: int,
-    template: Template = CHATML,
+    template: ChatTemplate = CHATML,
     rule: Rule = "drop",
 ) -> ConversationSet:
-    """Encode and fit every document. Of a plain text all is trained; of a conversation, the assistant's answers.
-
-    It takes 3 bytes of memory per token (5 where the vocabulary is above 65,536), and 8 per example.
-
-    Raises:
-        UserError: nothing is left; or as `encode_conversation`.
-    """
-    counts: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
-    tokens, weights, offsets = array("H" if tokenizer.vocab_size <= 1 << 16 else "I"), bytearray(), array("q", [0])
-    size = 0
+    """Encode and fit every document. Raises UserError as `Encoding` does."""
+    encoding = Encoding(tokenizer, context, template, rule)
     for document in documents:
-        example, reason = _example(document, tokenizer, context, template, rule)
-        if reason is not None:
-            counts[reason] += 1
-        if example is None:
-            continue
-        tokens.extend(example.ids)
-        weights.extend(example.weights)
-        offsets.append(len(tokens))
-        pairs = zip(example.ids[1:], example.weights[1:], strict=True)
-        size += len(tokenizer.decode_bytes(token for token, weight in pairs if weight))
-    if len(offsets) == 1:
-        raise UserError(_nothing_left(counts, context))
-    arrays = np.frombuffer(tokens, tokens.typecode), np.frombuffer(weights, np.uint8), np.frombuffer(offsets, np.int64)
-    return ConversationSet(*arrays, bytes=size, counts=counts)
-
-
-def _example(
-    document: str | Sequence[Message], tokenizer: Tokenizer, context: int, template: Template, rule: Rule
-) -> tuple[Encoded | None, Reason | None]:
-    if isinstance(document, str):
-        return fit(encode_text(tokenizer, document), context, rule)
-    if any(message["role"] == "assistant" and not message["content"].strip() for message in document):
-        return None, "empty_answer"
-    return fit(encode_conversation(tokenizer, document, template), context, rule)
+        encoding.add(document)
+    return encoding.finish()
 
 
 def _nothing_left(counts: dict[Reason, int], context: int) -> str:

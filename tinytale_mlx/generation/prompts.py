@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ..tokenizers import Tokenizer
-from ..tokenizers.chat import Message, encode_prompt
+from ..tokenizers.chat import ChatTemplate, Message, encode_prompt
 from ..tokenizers.special import IM_END, IM_START
-from ..tokenizers.templates import CHATML, Template
+from ..tokenizers.templates import CHATML
 
 
 def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -15,7 +15,7 @@ def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text or "\n")
 
 
-def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], template: Template = CHATML) -> list[int]:
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], template: ChatTemplate = CHATML) -> list[int]:
     """[BOS] + the conversation, up to where the assistant speaks next."""
     return encode_prompt(tokenizer, messages, template)
 

@@ -5,27 +5,16 @@ text or ids afterwards, so the mask is right whatever the tokenizer makes of a t
 apart from what stands before it: hence a prompt is a prefix of the same conversation with its answer.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
 from .base import Tokenizer
-from .templates import CHATML, Piece, Special, Template
+from .jinja import JinjaTemplate
+from .templates import CHATML, TEMPLATES, Encoded, Message, Piece, Special, Template
 
-Message = Mapping[str, str]
-"""{"role": "user", "content": "..."}; other keys are ignored."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """ids, and for each the weight, 0 or 1, of predicting it: `weights[i]` belongs to the target `ids[i]`."""
-
-    ids: list[int]
-    weights: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+ChatTemplate = Template | JinjaTemplate
+"""One of ours, or another model's own."""
 
 
 def render(
@@ -61,21 +50,25 @@ def encode_chat(
     return writer.finish().ids
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Iterable[Message], template: Template = CHATML) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], template: ChatTemplate = CHATML) -> list[int]:
     """BOS and the conversation up to where the assistant's answer starts: what a model continues.
 
     A prefix of `encode_conversation` of the same messages and any answer. Raises UserError as `encode_chat`.
     """
+    if isinstance(template, JinjaTemplate):
+        return template.prompt(tokenizer, messages)
     return [*_begin(tokenizer, template), *encode_chat(tokenizer, messages, True, template)]
 
 
 def encode_conversation(
-    tokenizer: Tokenizer, messages: Iterable[Message], template: Template = CHATML, trained_from: int = 0
+    tokenizer: Tokenizer, messages: Sequence[Message], template: ChatTemplate = CHATML, trained_from: int = 0
 ) -> Encoded:
     """BOS and the conversation. Every answer is trained, with the special token that ends it.
 
     trained_from: index of a message; answers before it are only read. Raises UserError as `encode_chat`.
     """
+    if isinstance(template, JinjaTemplate):
+        return template.conversation(tokenizer, messages, trained_from)
     writer = _Writer(tokenizer, template)
     writer.add_messages(messages, trained_from)
     written, begin = writer.finish(), _begin(tokenizer, template)
@@ -100,7 +93,13 @@ def marker_id(tokenizer: Tokenizer, name: str) -> int:
         ) from None
 
 
-def save_template(directory: str | Path, template: Template = CHATML) -> None:
+def template_from(source: str) -> ChatTemplate:
+    """The template with this Jinja text, one of ours where it is theirs. Raises UserError as `JinjaTemplate`."""
+    ours = next((template for template in TEMPLATES.values() if template.jinja == source), None)
+    return ours or JinjaTemplate(source)
+
+
+def save_template(directory: str | Path, template: ChatTemplate = CHATML) -> None:
     """Write chat_template.jinja. For chat models only: with it mlx-lm treats every prompt as a message."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     (Path(directory) / "chat_template.jinja").write_text(template.jinja, encoding="utf-8", newline="\n")

@@ -26,6 +26,21 @@ class Special:
     name: str | None
 
 
+Message = Mapping[str, str]
+"""{"role": "user", "content": "..."}; other keys are ignored."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """ids, and for each the weight, 0 or 1, of predicting it: `weights[i]` belongs to the target `ids[i]`."""
+
+    ids: list[int]
+    weights: list[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 EOS = Special(None)
 Piece = str | Special
 """Plain text stays text, even where it is spelled like a special token."""
