@@ -11,8 +11,8 @@ Of responses of several tokens that is exact for RLOO alone: a KL in the loss of
 token costs later on.
 """
 
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -20,27 +20,33 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from ..randomness import key
 from ..recipe.align import GroupRecipe
 from .advantages import group_advantages, leave_one_out
 from .kl import k2, k3
 from .logprobs import masked_sum
 from .measured import Measured, MeasuredLoss, MeasuredStep
 from .objectives import clipped_share, policy_loss, sequence_log_ratio
+from .policy_trainer import PolicyTrainer, Rollout
 from .preference_tuning import Reference
-from .rollout import Sampler, Scorer, penalized, read, read_reference, response_metrics, sample_responses, scores_of
+from .rollout import Sampler, Scorer, read, read_reference
 from .scoring import Rows, micro_batches, response_logps
 
 SCALED = ("grpo", "dapo", "gspo")
 """The methods that divide by a group's deviation."""
 
 
-class GroupPolicy:
-    """`iterate(prompts)` samples a group for each prompt, learns, and says how it went.
+@dataclass(frozen=True)
+class GroupRollout(Rollout):
+    """Responses compared with those to the same prompt."""
 
-    Everything random is a function of (seed, iteration). To go on later: the weights, the optimiser's state
-    (`step.optimizer`), and `to_json`.
-    """
+    advantages: np.ndarray
+    """[N]."""
+    used: np.ndarray
+    """[N] bool: whether there is anything to learn from it."""
+
+
+class GroupPolicy(PolicyTrainer[GroupRecipe, GroupRollout]):
+    """A group of responses to each prompt of an iteration."""
 
     def __init__(
         self,
@@ -54,40 +60,19 @@ class GroupPolicy:
         vocabulary: int | None = None,
         optimizer: optim.Optimizer | None = None,
     ):
-        self.policy, self.settings, self.scorer, self.reference = policy, settings, scorer, reference
-        self.sampler, self.stop, self.seed, self.vocabulary = sampler, stop, seed, vocabulary
-        self.iteration = 0
-        self.step = MeasuredStep(policy, group_loss(settings, vocabulary), optimizer, settings.max_grad_norm)
+        step = MeasuredStep(policy, group_loss(settings, vocabulary), optimizer, settings.max_grad_norm)
+        super().__init__(policy, step, settings, scorer, reference, sampler, stop, seed, vocabulary)
 
-    def iterate(self, prompts: Sequence[list[int]]) -> dict[str, Any]:
-        """One iteration on these prompts: its figures."""
-        settings, started = self.settings, time.perf_counter()
-        responses = sample_responses(
-            self.policy, prompts, settings, self.sampler, self.stop, key(self.seed, "rollout", self.iteration),
-            settings.group_size,
-        )  # fmt: skip
-        scores = penalized(scores_of(self.scorer, responses), responses.ended, settings)
-        rows = responses.rows
-        logps = read(self.policy, rows, settings, self.vocabulary)
-        reference = read_reference(self.reference, rows, settings, self.vocabulary)
-        kl = ((logps - reference) * rows.mask).sum(axis=1)
-        advantages, used = self.advantages(scores, kl, responses.ended)
-        arrays = [*rows, logps, reference, advantages]
-        sampled = time.perf_counter()
-        figures = response_metrics(responses, scores, kl) | self._update([array[used] for array in arrays])
-        self.iteration += 1
-        tokens = float(rows.mask.sum())
-        return figures | {
-            "iteration": self.iteration,
-            "beta": settings.kl,
-            "rlhf_reward": float((scores - settings.kl * kl).mean()),
-            "groups_without_deviation": self._flat_groups(scores) / len(prompts),
-            "used": float(used.mean()),
-            "sample_tokens_per_second": tokens / responses.seconds,
-            "rollout_tokens_per_second": tokens / (sampled - started),
-            "update_tokens_per_second": tokens * settings.epochs / (time.perf_counter() - sampled),
-            "peak_memory_bytes": mx.get_peak_memory(),
-        }
+    @property
+    def beta(self) -> float:
+        return self.settings.kl
+
+    def rollout(self, prompts: Sequence[list[int]]) -> GroupRollout:
+        responses, scores = self.respond(prompts, self.settings.group_size)
+        logps = read(self.policy, responses.rows, self.settings, self.vocabulary)
+        reference = read_reference(self.reference, responses.rows, self.settings, self.vocabulary)
+        kl = Rollout(responses, scores, logps, reference).kl
+        return GroupRollout(responses, scores, logps, reference, *self.advantages(scores, kl, responses.ended))
 
     def advantages(self, scores: np.ndarray, kl: np.ndarray, ended: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of each response, float32 [N], and whether there is anything to learn from it, bool [N].
@@ -107,34 +92,29 @@ class GroupPolicy:
             used = np.repeat(spread > 0, settings.group_size)
         return advantages, used & ended if settings.drop_truncated else used
 
-    def _flat_groups(self, scores: np.ndarray) -> int:
-        return int((np.ptp(scores.reshape(-1, self.settings.group_size), axis=1) == 0).sum())
+    def describe(self, rollout: GroupRollout) -> dict[str, Any]:
+        groups = rollout.scores.reshape(-1, self.settings.group_size)
+        return super().describe(rollout) | {
+            "groups_without_deviation": float((np.ptp(groups, axis=1) == 0).mean()),
+            "used": float(rollout.used.mean()),
+        }
 
-    def _update(self, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
-        """The steps on the responses that teach something; where none does, no step."""
-        settings, sums, steps = self.settings, dict[str, float](), 0
-        rate = settings.learning_rate * max(1 - self.iteration / settings.iterations, 0)
-        for epoch in range(settings.epochs):
-            dice = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.iteration, epoch)))
-            order = dice.permutation(len(arrays[0]))
-            for chosen in np.array_split(order, settings.minibatches):
-                if not len(chosen):
-                    continue
-                pieces = micro_batches([array[chosen] for array in arrays], settings.micro_batch_size)
-                result = self.step(pieces, rate, key(self.seed, "step", steps))
-                weights = max(self.step.measured["tokens"], 1.0)
-                sums = {name: value / weights for name, value in self.step.measured.items()}
-                sums["grad_norm"], steps = result.grad_norm, steps + 1
-        names = ("clipped", "approx_kl", "ratio", "loss_kl", "grad_norm")
-        return {**{name: sums.get(name) for name in names}, "steps": steps, "learning_rate": rate}
+    def update(self, rollout: GroupRollout) -> dict[str, Any]:
+        """Steps on the responses that teach something; where none does, no step."""
+        whole = [*rollout.responses.rows, rollout.logps, rollout.reference, rollout.advantages]
+        arrays = [array[rollout.used] for array in whole]
 
-    def to_json(self) -> dict[str, Any]:
-        """What a checkpoint has to remember beside weights and optimiser."""
-        return {"iteration": self.iteration}
+        def pieces(chosen: np.ndarray, number: int) -> Iterator[list[np.ndarray]]:
+            return micro_batches([array[chosen] for array in arrays], self.settings.micro_batch_size)
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """Go on from what `to_json` gave."""
-        self.iteration = int(content["iteration"])
+        steps = list(self.steps(int(rollout.used.sum()), pieces))
+        last = steps[-1] if steps else {}
+        return {
+            **{name: last.get(name) for name in ("clipped", "approx_kl", "ratio", "loss_kl", "grad_norm")},
+            "steps": len(steps),
+            "epochs": len(steps) / self.settings.minibatches,
+            "learning_rate": self.rate,
+        }
 
 
 def group_loss(settings: GroupRecipe, vocabulary: int | None = None) -> MeasuredLoss:

@@ -17,8 +17,7 @@ from ..data.preferences import Labelled, Preference, Ranked
 from ..errors import UserError
 from ..recipe.align import LengthsRecipe
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.chat import encode_conversation, encode_prompt
-from ..tokenizers.templates import Template
+from ..tokenizers.chat import ChatTemplate, encode_conversation, encode_prompt
 from .scoring import Rows, lay_out
 
 UNRANKED = np.inf
@@ -65,7 +64,7 @@ class Left:
 
 
 def encode_prompt_only(
-    tokenizer: Tokenizer, prompt: Messages, lengths: LengthsRecipe, template: Template
+    tokenizer: Tokenizer, prompt: Messages, lengths: LengthsRecipe, template: ChatTemplate
 ) -> tuple[list[int], bool]:
     """The last `prompt_tokens` ids of a prompt, and whether that is less than all. UserError for an empty one."""
     ids = encode_prompt(tokenizer, prompt, template)
@@ -75,7 +74,7 @@ def encode_prompt_only(
 
 
 def encode_comparisons(
-    items: Iterable[Preference | Ranked], tokenizer: Tokenizer, lengths: LengthsRecipe, template: Template
+    items: Iterable[Preference | Ranked], tokenizer: Tokenizer, lengths: LengthsRecipe, template: ChatTemplate
 ) -> tuple[Comparisons, Left]:
     """All pairs of a ranking stay together in a row, so that each response is read once (Ouyang et al. 2022).
 
@@ -103,7 +102,7 @@ def encode_comparisons(
 
 
 def encode_labels(
-    items: Iterable[Labelled], tokenizer: Tokenizer, lengths: LengthsRecipe, template: Template
+    items: Iterable[Labelled], tokenizer: Tokenizer, lengths: LengthsRecipe, template: ChatTemplate
 ) -> tuple[Labels, Left]:
     """Raises UserError where nothing is left."""
     left, prompts, answers, desirable = Left(), [], [], []
@@ -123,7 +122,7 @@ class _Response(NamedTuple):
 
 
 def _responses(
-    tokenizer: Tokenizer, prompt: Messages, said: Sequence[Messages], lengths: LengthsRecipe, template: Template,
+    tokenizer: Tokenizer, prompt: Messages, said: Sequence[Messages], lengths: LengthsRecipe, template: ChatTemplate,
     left: Left,
 ) -> tuple[list[int], list[_Response]] | None:  # fmt: skip
     """A prompt's ids and those of its responses; None, and counted, where the row cannot be used."""

@@ -5,7 +5,6 @@ advantages with a critic (GAE, whitened over the batch); then a few epochs of st
 optimum the policy is π_ref exp(reward / β), normalized.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,6 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 
-from ..randomness import key
 from ..recipe.align import PPORecipe
 from ..training.losses import next_token_loss
 from .actor_critic import ActorCritic
@@ -23,17 +21,9 @@ from .kl import AdaptiveKL, k1, k3
 from .logprobs import entropy, masked_mean, masked_whiten, token_logps
 from .measured import Measured, MeasuredLoss, MeasuredStep
 from .objectives import clipped_share, policy_loss, value_loss
+from .policy_trainer import PolicyTrainer, Rollout
 from .preference_tuning import Reference
-from .rollout import (
-    Responses,
-    Sampler,
-    Scorer,
-    penalized,
-    read_reference,
-    response_metrics,
-    sample_responses,
-    scores_of,
-)
+from .rollout import Sampler, Scorer, read_reference
 from .scoring import Rows, in_micro_batches, micro_batches, response_logits, response_tokens
 
 MOST_RATIO = 10.0
@@ -43,14 +33,9 @@ OtherText = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """An iteration's responses and what is learned from them; arrays of NumPy, [N, T] unless said."""
+class PPORollout(Rollout):
+    """Responses with what the critic makes of them."""
 
-    responses: Responses
-    scores: np.ndarray
-    """[N]: after the rule for missing ends."""
-    logps: np.ndarray
-    reference: np.ndarray
     values: np.ndarray
     entropy: np.ndarray
     rewards: np.ndarray
@@ -59,21 +44,13 @@ class Rollout:
     returns: np.ndarray
 
     @property
-    def kl(self) -> np.ndarray:
-        """[N]: k1 of each response, in nats."""
-        return ((self.logps - self.reference) * self.responses.rows.mask).sum(axis=1)
-
-    @property
     def arrays(self) -> list[np.ndarray]:
         """What the loss takes."""
         return [*self.responses.rows, self.logps, self.advantages, self.values, self.returns]
 
 
-class PPO:
-    """`iterate(prompts)` samples, learns, and says how it went. Everything random is a function of (seed, iteration).
-
-    To go on later: the model's weights, the optimiser's state (`step.optimizer`), and `to_json`.
-    """
+class PPO(PolicyTrainer[PPORecipe, PPORollout]):
+    """One response to each prompt of an iteration, and a critic's values for a baseline."""
 
     def __init__(
         self,
@@ -88,54 +65,37 @@ class PPO:
         ptx: OtherText | None = None,
         optimizer: optim.Optimizer | None = None,
     ):
-        self.model, self.settings, self.scorer, self.reference = model, settings, scorer, reference
-        self.sampler, self.stop, self.seed, self.vocabulary = sampler, stop, seed, vocabulary
+        losses = ppo_losses(settings, "critic" in model, vocabulary)
+        step = MeasuredStep(model, losses, optimizer, settings.max_grad_norm)
+        super().__init__(model.policy, step, settings, scorer, reference, sampler, stop, seed, vocabulary)
+        self.model = model
         self.ptx = ptx if settings.ptx_coefficient else None
         self.controller = AdaptiveKL(settings.beta, settings.kl_target, settings.kl_horizon)
-        self.iteration = 0
-        losses = ppo_losses(settings, "critic" in model, vocabulary)
-        self.step = MeasuredStep(model, losses, optimizer, settings.max_grad_norm)
+
+    @property
+    def beta(self) -> float:
+        return self.controller.beta
 
     def iterate(self, prompts: Sequence[list[int]]) -> dict[str, Any]:
-        """One iteration on these prompts: its figures."""
-        started = time.perf_counter()
-        rollout = self.rollout(prompts)
-        sampled = time.perf_counter()
-        figures = self.describe(rollout) | self.update(rollout)
-        updated = time.perf_counter()
-        self.controller.update(figures["kl"], len(prompts))
-        self.iteration += 1
-        tokens = float(rollout.responses.rows.mask.sum())
-        return figures | {
-            "iteration": self.iteration,
-            "next_beta": self.controller.beta,
-            "sample_tokens_per_second": tokens / rollout.responses.seconds,
-            "rollout_tokens_per_second": tokens / (sampled - started),
-            "update_tokens_per_second": tokens * figures["epochs"] / (updated - sampled),
-            "peak_memory_bytes": mx.get_peak_memory(),
-        }
+        """One iteration on these prompts: its figures, and the β of the next."""
+        figures = super().iterate(prompts)
+        return figures | {"next_beta": self.controller.update(figures["kl"], len(prompts))}
 
-    # ------------------------------------------------------------------ sampling
-    def rollout(self, prompts: Sequence[list[int]]) -> Rollout:
-        """Responses to the prompts, scored, with advantages; the policy stays as it is."""
+    def rollout(self, prompts: Sequence[list[int]]) -> PPORollout:
         settings = self.settings
-        responses = sample_responses(
-            self.model.policy, prompts, settings, self.sampler, self.stop, key(self.seed, "rollout", self.iteration)
-        )
-        scores = penalized(scores_of(self.scorer, responses), responses.ended, settings)
+        responses, scores = self.respond(prompts)
         rows = responses.rows
         reference = read_reference(self.reference, rows, settings, self.vocabulary)
         logps, values, spread = in_micro_batches(self._read, rows, settings.micro_batch_size)
         mask = mx.array(rows.mask)
-        kl = k1(mx.array(logps), mx.array(reference))
-        rewards = token_rewards(mx.array(scores), kl, mask, self.controller.beta)
+        rewards = token_rewards(mx.array(scores), k1(mx.array(logps), mx.array(reference)), mask, self.beta)
         if settings.whiten_rewards:
             rewards = masked_whiten(rewards, mask, shift_mean=False)
         advantages, returns = gae(rewards, mx.array(values), mask, settings.discount, settings.smoothing)
         white = masked_whiten(advantages, mask)
         mx.eval(rewards, white, returns)
         found = (np.array(array) for array in (rewards, white, returns))
-        return Rollout(responses, scores, logps, reference, values, spread, *found)
+        return PPORollout(responses, scores, logps, reference, values, spread, *found)
 
     def _read(self, *arrays: mx.array) -> list[mx.array]:
         """log π, value and entropy of each token, [B, T]; 0 outside the mask."""
@@ -146,37 +106,27 @@ class PPO:
         found = logps, values, entropy(logits, self.settings.temperature)
         return [mx.where(inside, array, 0) for array in found]
 
-    # ------------------------------------------------------------------ learning
-    def update(self, rollout: Rollout) -> dict[str, Any]:
-        """The epochs of steps on a rollout; figures of the last step, and the first step's ratio."""
-        settings, sums, first, steps = self.settings, {}, {}, 0
-        rate = settings.learning_rate * max(1 - self.iteration / settings.iterations, 0)
-        for number, chosen in enumerate(self._minibatches(len(rollout.scores))):
-            result = self.step(self._micro_batches(rollout, chosen, number), rate, key(self.seed, "step", number))
-            weights = max(self.step.measured["tokens"], 1.0)
-            sums = {name: value / weights for name, value in self.step.measured.items()}
-            sums["grad_norm"] = result.grad_norm
-            first, steps = first or dict(sums), number + 1
-            if sums["ratio"] > MOST_RATIO or (settings.stop_kl is not None and sums["approx_kl"] > settings.stop_kl):
+    def update(self, rollout: PPORollout) -> dict[str, Any]:
+        """Figures of the last step, and the first step's ratio."""
+        settings, steps = self.settings, []
+        pieces = lambda chosen, number: self._micro_batches(rollout, chosen, number)  # noqa: E731
+        for last in self.steps(len(rollout.scores), pieces):
+            steps.append(last)
+            if last["ratio"] > MOST_RATIO or (settings.stop_kl is not None and last["approx_kl"] > settings.stop_kl):
                 break
+        first, last = steps[0], steps[-1]
         names = ("policy_loss", "value_loss", "clipped", "value_clipped", "approx_kl", "ratio", "grad_norm")
         return {
-            **{name: sums[name] for name in names},
-            "ratio_std": max(sums["ratio_square"] - sums["ratio"] ** 2, 0.0) ** 0.5,
+            **{name: last[name] for name in names},
+            "ratio_std": max(last["ratio_square"] - last["ratio"] ** 2, 0.0) ** 0.5,
             "first_ratio": first["ratio"],
             "first_approx_kl": first["approx_kl"],
-            "steps": steps,
-            "epochs": steps / settings.minibatches,
-            "learning_rate": rate,
+            "steps": len(steps),
+            "epochs": len(steps) / settings.minibatches,
+            "learning_rate": self.rate,
         }
 
-    def _minibatches(self, count: int) -> Iterator[np.ndarray]:
-        """Which responses each step takes; shuffled for each epoch."""
-        for epoch in range(self.settings.epochs):
-            dice = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.iteration, epoch)))
-            yield from np.array_split(dice.permutation(count), self.settings.minibatches)
-
-    def _micro_batches(self, rollout: Rollout, chosen: np.ndarray, number: int) -> Iterator[list[np.ndarray]]:
+    def _micro_batches(self, rollout: PPORollout, chosen: np.ndarray, number: int) -> Iterator[list[np.ndarray]]:
         arrays = [array[chosen] for array in rollout.arrays]
         if self.ptx is not None:
             done = self.iteration * self.settings.epochs * self.settings.minibatches
@@ -185,19 +135,14 @@ class PPO:
             arrays += [tokens, (self.settings.ptx_coefficient * share * weights).astype(np.float32)]
         return micro_batches(arrays, self.settings.micro_batch_size)
 
-    # ------------------------------------------------------------------ what to say and to keep
-    def describe(self, rollout: Rollout) -> dict[str, Any]:
-        """Figures of a rollout, before anything is learned from it."""
-        mask, kl = mx.array(rollout.responses.rows.mask), rollout.kl
+    def describe(self, rollout: PPORollout) -> dict[str, Any]:
+        mask, inside = mx.array(rollout.responses.rows.mask), rollout.responses.rows.mask > 0
         logps, reference = mx.array(rollout.logps), mx.array(rollout.reference)
-        inside = rollout.responses.rows.mask > 0
         error, returns = (rollout.returns - rollout.values)[inside], rollout.returns[inside]
         variance = float(returns.var())
-        return response_metrics(rollout.responses, rollout.scores, kl) | {
-            "beta": self.controller.beta,
+        return super().describe(rollout) | {
             "kl_target": self.controller.target,
-            "rlhf_reward": float((rollout.scores - self.controller.beta * kl).mean()),
-            "kl_k3": float(masked_mean(k3(logps, reference), mask)) * float(mask.sum()) / len(kl),
+            "kl_k3": float(masked_mean(k3(logps, reference), mask)) * float(mask.sum()) / len(rollout.kl),
             "entropy": float(masked_mean(mx.array(rollout.entropy), mask)),
             "value": float(rollout.values[inside].mean()),
             "return": float(returns.mean()),
@@ -205,12 +150,11 @@ class PPO:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """What a checkpoint has to remember beside weights and optimiser."""
-        return {"iteration": self.iteration, "beta": self.controller.beta}
+        return super().to_json() | {"beta": self.controller.beta}
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Go on from what `to_json` gave."""
-        self.iteration, self.controller.beta = int(content["iteration"]), float(content["beta"])
+        super().restore(content)
+        self.controller.beta = float(content["beta"])
 
 
 # ---------------------------------------------------------------------- the loss

@@ -138,15 +138,29 @@ def kl_alarm(kl: np.ndarray) -> str | None:
     )
 
 
-def response_metrics(responses: Responses, scores: np.ndarray, kl: np.ndarray) -> dict[str, Any]:
-    """What is said of every iteration, whatever the method: scores, KL per response in nats, lengths, endings."""
+def end_alarm(responses: Responses, stop: Collection[int]) -> str | None:
+    """What is wrong where none of the responses ended, though there is a token to end with."""
+    if responses.ended.any() or not stop:
+        return None
+    return (
+        f"none of {len(responses.ended)} responses ended within response_tokens {responses.rows.mask.shape[1]}: the "
+        "model has not learned to end its answers, or needs more tokens for them"
+    )
+
+
+def response_metrics(responses: Responses, scores: np.ndarray, kl: np.ndarray, stop: Collection[int]) -> dict[str, Any]:
+    """What is said of every iteration, whatever the method: scores, KL per response in nats, lengths, endings.
+
+    `alarm` says what makes the iteration worthless, else it is None.
+    """
+    alarms = [alarm for alarm in (kl_alarm(kl), end_alarm(responses, stop)) if alarm]
     lengths = responses.rows.mask.sum(axis=1)
     return {
         "score": float(scores.mean()),
         "score_std": float(scores.std()),
         "kl": float(kl.mean()),
         "kl_standard_error": deviation_of_mean(kl) if len(kl) > 1 else None,
-        "alarm": kl_alarm(kl),
+        "alarm": "; ".join(alarms) or None,
         "response_tokens": float(lengths.mean()),
         "ended": float(responses.ended.mean()),
         "distinct": len({tuple(own) for own in responses.tokens}) / len(responses.tokens),

@@ -20,7 +20,7 @@ unless memory is at its limit (`mx.set_memory_limit`). With checkpointing that i
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -38,10 +38,17 @@ from .update import Update, clip_factor, global_norm
 
 Arrays = Sequence[mx.array | None]
 """A micro-batch: arrays whose first axis is the batch, and None for what it lacks."""
-Loss = Callable[[Any, Arrays, mx.array], tuple[mx.array, mx.array]]
-"""`loss(model, arrays, key)` is (Σ loss, Σ weights), float32 scalars; `key` is what dropout draws from."""
+Found = tuple[mx.array, mx.array] | tuple[mx.array, mx.array, Mapping[str, mx.array]]
+Loss = Callable[[Any, Arrays, mx.array], Found]
+"""`loss(model, arrays, key)` is (Σ loss, Σ weights), float32 scalars; `key` is what dropout draws from.
+
+What else it saw may come third, {name: a sum of anything}: it costs no second forward pass, and has no gradient."""
 Gradients = tuple[mx.array, mx.array, dict[str, mx.array]]
-"""Σ loss, Σ weights, and the gradient of Σ loss x loss scale by each parameter, by name."""
+"""Σ loss, Σ weights, and the gradient of Σ loss x loss scale by each parameter, by name.
+
+The loss's further sums are there as well, by `FURTHER` and their name: all are added up alike."""
+FURTHER = "Σ "
+"""No name of a parameter begins so."""
 
 
 class StepResult(NamedTuple):
@@ -63,6 +70,11 @@ class Step:
 
     `all_sum` adds up what several processes found, see `distributed.py`. `around(key)` is entered around each gradient,
     the way back included: there adapters get their dropout's keys.
+
+    Of a model of several that share no parameters, the loss may be one for each, by the name of the submodule: then the
+    activations of one are gone before the next one's are made. The losses are added up; the weights are the first's.
+
+    `measured` holds the further sums of the last step's loss, from before its update.
     """
 
     def __init__(
@@ -70,7 +82,7 @@ class Step:
         model: nn.Module,
         optimizer: optim.Optimizer,
         max_grad_norm: float | None,
-        loss: Loss = token_loss,
+        loss: Loss | Mapping[str, Loss] = token_loss,
         precision: Precision = "float32",
         loss_scale: LossScale | None = None,
         all_sum: Callable[[Gradients], Gradients] | None = None,
@@ -81,6 +93,7 @@ class Step:
         self.precision: Precision = precision
         self.loss_scale = loss_scale or LossScale()
         self.lanes = cpu_lanes()
+        self.measured: dict[str, float] = {}
         prepare(model, precision)
         optimizer.init(model.trainable_parameters())
         self._gradients = mx.compile(self._batch_gradients, inputs=[model.state])
@@ -95,6 +108,8 @@ class Step:
             total = self._sum(micro_batches, key)
             nats, count, gradients = total if self.all_sum is None else self.all_sum(total)
             del total
+            names = [name for name in gradients if name.startswith(FURTHER)]
+            self.measured = {name.removeprefix(FURTHER): float(gradients.pop(name)) for name in names}
             divisor = max(float(count), 1.0) * self.loss_scale.factor
             norm = float(self._norm(gradients)) / divisor
             applied = math.isfinite(float(nats)) and math.isfinite(norm)
@@ -135,14 +150,35 @@ class Step:
         return total
 
     def _rows_gradients(self, parameters: dict, arrays: Arrays, key: mx.array, scale: mx.array) -> Gradients:
-        def scaled(parameters: dict) -> tuple[mx.array, mx.array, mx.array]:
+        """Of the loss by all parameters, or of several losses, each by those of its submodule, one after the other."""
+        if not isinstance(self.loss, Mapping):
+            return self._loss_gradients(self.loss, parameters, arrays, key, scale)
+        found: Gradients | None = None
+        for name, loss in self.loss.items():
+            here = arrays if found is None else _after(arrays, list(found[2].values()))
+            nats, count, gradients = self._loss_gradients(loss, {name: parameters[name]}, here, key, scale)
+            found = (nats, count, gradients) if found is None else (found[0] + nats, found[1], found[2] | gradients)
+        assert found is not None
+        return found
+
+    def _loss_gradients(
+        self, loss: Loss, parameters: dict, arrays: Arrays, key: mx.array, scale: mx.array
+    ) -> Gradients:
+        def scaled(parameters: dict) -> tuple[mx.array, mx.array, mx.array, Mapping[str, mx.array]]:
             self.model.update(parameters if self.precision == "float32" else cast(parameters, self.precision))
-            total, count = self.loss(self.model, arrays, key)
-            return total * scale, total, count
+            total, count, *further = loss(self.model, arrays, key)
+            return total * scale, total, count, further[0] if further else {}
 
         with self.around(key):
-            (_, total, count), gradients = mx.value_and_grad(scaled)(parameters)
-        return total, count, dict(named_arrays(gradients))
+            (_, total, count, further), gradients = mx.value_and_grad(scaled)(parameters)
+        sums = {FURTHER + name: array for name, array in further.items()}
+        return total, count, {**dict(named_arrays(gradients)), **sums}
+
+
+def _after(arrays: Arrays, others: list[mx.array]) -> Arrays:
+    """The arrays, for what is to be computed when the others are there."""
+    there = iter(mx.depends([array for array in arrays if array is not None], others))
+    return [None if array is None else next(there) for array in arrays]
 
 
 def _added(total: Gradients | None, part: Gradients) -> Gradients:
