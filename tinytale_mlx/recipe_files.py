@@ -4,15 +4,16 @@ import difflib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import UserError
-from .recipe import FinetuneRecipe, Recipe
+from .recipe import ALIGNMENTS, AlignRecipe, FinetuneRecipe, Recipe
 
-AnyRecipe = Recipe | FinetuneRecipe
+AnyRecipe = Recipe | FinetuneRecipe | AlignRecipe
+Tuning = TypeVar("Tuning", FinetuneRecipe, AlignRecipe)
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,28 +65,45 @@ def load(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
     text, label = _read(name_or_path)
     content = _with_overrides(text, label, overrides)
     if "base" in content and "model" not in content:
-        raise UserError(f"{label} is the recipe of a `tinytale finetune`, and this needs that of a `tinytale train`")
+        command = "rlhf" if "kind" in content else "finetune"
+        raise UserError(f"{label} is the recipe of a `tinytale {command}`, and this needs that of a `tinytale train`")
     return parse(content, label)
 
 
 def load_finetune(path: Path, overrides: list[str] | None = None) -> FinetuneRecipe:
     """The recipe of a fine-tuning, as its run keeps it. Raises UserError as `load` does."""
-    text, label = _read(str(path))
-    return parse_finetune(_with_overrides(text, label, overrides), label)
+    return _parse_tuning(*_content(path, overrides), FinetuneRecipe)
 
 
 def make_finetune(content: dict[str, Any], overrides: list[str]) -> FinetuneRecipe:
     """A new one of these keys and `a.b=c` overrides. Raises UserError as `load` does."""
-    for override in overrides:
-        _apply(content, override)
-    return parse_finetune(content, "the recipe")
+    return _parse_tuning(_overridden(content, overrides), "the recipe", FinetuneRecipe)
 
 
-def parse_finetune(content: dict[str, Any], label: str) -> FinetuneRecipe:
+def load_align(path: Path, overrides: list[str] | None = None) -> AlignRecipe:
+    """The recipe of an alignment, of whichever kind, as its run keeps it. Raises UserError as `load` does."""
+    content, label = _content(path, overrides)
+    if content.get("kind") not in ALIGNMENTS:
+        raise UserError(f"{label}: kind is {content.get('kind')!r}; there are {', '.join(ALIGNMENTS)}")
+    return _parse_tuning(content, label, ALIGNMENTS[content["kind"]])
+
+
+def make_align(kind: str, content: dict[str, Any], overrides: list[str]) -> AlignRecipe:
+    """A new one of these keys and `a.b=c` overrides. Raises UserError as `load` does."""
+    return _parse_tuning(_overridden(content, overrides), "the recipe", ALIGNMENTS[kind])
+
+
+def _content(path: Path, overrides: list[str] | None) -> tuple[dict[str, Any], str]:
+    """What a file says, with overrides, and what to call it in a message."""
+    text, label = _read(str(path))
+    return _with_overrides(text, label, overrides), label
+
+
+def _parse_tuning(content: dict[str, Any], label: str, of: type[Tuning]) -> Tuning:
     try:
-        return FinetuneRecipe.model_validate(content)
+        return of.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{label}: {_explain(error, FinetuneRecipe)}") from None
+        raise UserError(f"{label}: {_explain(error, of)}") from None
 
 
 def _with_overrides(text: str, label: str, overrides: list[str] | None) -> dict[str, Any]:
@@ -95,6 +113,10 @@ def _with_overrides(text: str, label: str, overrides: list[str] | None) -> dict[
         raise UserError(f"{label} is not valid YAML: {_one_line(str(error))}") from None
     if not isinstance(content, dict):
         raise UserError(f"{label} is not a recipe: it should hold keys such as `name:` and `model:`")
+    return _overridden(content, overrides)
+
+
+def _overridden(content: dict[str, Any], overrides: list[str] | None) -> dict[str, Any]:
     for override in overrides or []:
         _apply(content, override)
     return content

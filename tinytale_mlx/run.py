@@ -19,7 +19,7 @@ from typing import IO, Any
 from . import recipe_files
 from .disk import replacing
 from .errors import UserError
-from .recipe import FinetuneRecipe, Recipe
+from .recipe import ALIGNMENTS, AlignRecipe, FinetuneRecipe, Recipe
 from .recipe_files import AnyRecipe
 
 ROOT = Path("runs")
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        return f"tinytale {'finetune' if self.is_finetune() else 'train'} --resume --name {self.reference}"
+        return f"tinytale {self.command} --resume --name {self.reference}"
 
     @property
     def recipe_path(self) -> Path:
@@ -74,6 +74,11 @@ class Run:
         return self.path / "adapter"
 
     @property
+    def reward(self) -> Path:
+        """The reward model, of a run that trained one."""
+        return self.path / "reward"
+
+    @property
     def log_path(self) -> Path:
         return self.path / "log.jsonl"
 
@@ -86,11 +91,49 @@ class Run:
             raise UserError(f"{self.path} is not a run: it has no recipe.yaml")
         return recipe_files.load(str(self.recipe_path))
 
-    def is_finetune(self) -> bool:
-        """Whether this is a run of `tinytale finetune`, whose recipe is another one."""
+    @property
+    def kind(self) -> str:
+        """The command that made it: `train`, `finetune`, or one of `tinytale rlhf`; each has recipes of its own."""
         if not self.exists():
-            return False
-        return any(line.startswith("base:") for line in self.recipe_path.read_text("utf-8").splitlines())
+            return "train"
+        lines = self.recipe_path.read_text("utf-8").splitlines()
+        named = next((line.removeprefix("kind:").strip() for line in lines if line.startswith("kind:")), None)
+        return named or ("finetune" if any(line.startswith("base:") for line in lines) else "train")
+
+    @property
+    def command(self) -> str:
+        """The same as one types it."""
+        return f"rlhf {self.kind}" if self.is_align() else self.kind
+
+    def is_finetune(self) -> bool:
+        """Whether this is a run of `tinytale finetune`."""
+        return self.kind == "finetune"
+
+    def is_align(self) -> bool:
+        """Whether this is a run of `tinytale rlhf`."""
+        return self.kind in ALIGNMENTS
+
+    def has_base(self) -> bool:
+        """Whether it went on from another model, so that it may be just an adapter on that."""
+        return self.kind != "train"
+
+    def is_adapter(self) -> bool:
+        """Whether it is no model without its base."""
+        return self.has_base() and not (self.model / "config.json").is_file()
+
+    def any_recipe(self) -> AnyRecipe:
+        """The resolved recipe, of whichever kind."""
+        return self.tuning_recipe() if self.has_base() else self.recipe()
+
+    def tuning_recipe(self) -> FinetuneRecipe | AlignRecipe:
+        """The resolved recipe of a run with a base."""
+        return self.align_recipe() if self.is_align() else self.finetune_recipe()
+
+    def align_recipe(self) -> AlignRecipe:
+        """The resolved recipe of an alignment. Raises UserError where this is none."""
+        if not self.is_align():
+            raise UserError(f"the run {self.name} is one of `tinytale {self.command}`, not of `tinytale rlhf`")
+        return recipe_files.load_align(self.recipe_path)
 
     def finetune_recipe(self) -> FinetuneRecipe:
         """The resolved recipe of a fine-tuning. Raises UserError where this is none."""

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .align_run import ALIGNMENTS, AlignDataRecipe, AlignRecipe
 from .data import CleanRecipe, DataRecipe, SourceRecipe
 from .finetune import ExamplesRecipe, FinetuneRecipe
 from .generate import GenerateRecipe
@@ -18,6 +19,9 @@ from .tokenizer import TokenizerRecipe
 from .training import TrainRecipe
 
 __all__ = [
+    "ALIGNMENTS",
+    "AlignDataRecipe",
+    "AlignRecipe",
     "CleanRecipe",
     "DataRecipe",
     "ExamplesRecipe",

@@ -58,6 +58,13 @@ class TuneTrainRecipe(TrainRecipe):
     sample_every: PositiveInt = 100
     final_model: Literal["last", "best"] = "best"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_steps_have_a_short_warmup(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(steps := content.get("steps"), int):
+            return {"warmup_steps": min(WARMUP, steps // 10), **content}
+        return content
+
 
 class FinetuneRecipe(Section):
     name: str
@@ -74,14 +81,12 @@ class FinetuneRecipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _what_follows_from_the_others(cls, content: Any) -> Any:
-        """The learning rate is that of the method, and few steps have a short warm-up, where none is given."""
+        """The learning rate is that of the method, where none is given."""
         if not isinstance(content, dict) or not isinstance(content.get("train") or {}, dict):
             return content
         tune = content.get("tune") or {}
         method = tune.get("method", "lora") if isinstance(tune, dict) else "lora"
         train = {"learning_rate": RATES.get(str(method), RATES["lora"]), **(content.get("train") or {})}
-        if isinstance(steps := train.get("steps"), int):
-            train = {"warmup_steps": min(WARMUP, steps // 10), **train}
         return {**content, "train": train}
 
     @model_validator(mode="after")

@@ -15,19 +15,21 @@ from ..interop.huggingface import TEMPLATE
 from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
 from ..randomness import key
-from ..recipe import FinetuneRecipe
+from ..recipe import AlignRecipe, FinetuneRecipe
 from ..tokenizers import Tokenizer
+from ..tokenizers.chat import ChatTemplate, template_from
 from ..tokenizers.files import read_text
-from ..tokenizers.templates import TEMPLATES, Template, find_template
+from ..tokenizers.templates import find_template
 from ..training import checkpoint
 from ..training.checkpoint_files import step_of
-from ..tuning import Adapter, Tuned, attach, import_peft, load_adapter, new_adapter
+from ..tuning import Adapter, Tuned, attach, fuse, import_peft, load_adapter, new_adapter
 from ..tuning.adapter_files import CONFIG
 from ..tuning.peft import WEIGHTS as PEFT_WEIGHTS
 from ..tuning.quantize import quantize, uniform
 from ..tuning.quantized_matmul import use_calibrated_product
 from .loading import Loaded, load
 
+Tuning = FinetuneRecipe | AlignRecipe
 LONGEST = 1024
 """Of the examples, where neither recipe nor model says less."""
 
@@ -74,10 +76,15 @@ def is_ours(model: Any) -> bool:
 
 
 # ---------------------------------------------------------------------- loading
+def run_of(reference: str, root: Path) -> run.Run | None:
+    """The run of that name or path, if it is one."""
+    return next((one for one in (run.Run(root / reference), run.Run(Path(reference))) if one.exists()), None)
+
+
 def load_base(reference: str, root: Path) -> Loaded:
     """The model that is tuned. Raises UserError where it is only an adapter itself, or there is none."""
-    this = run.Run(root / reference) if run.Run(root / reference).exists() else run.Run(Path(reference))
-    if this.is_finetune() and not (this.model / "config.json").is_file():
+    this = run_of(reference, root)
+    if this is not None and this.is_adapter():
         raise UserError(
             f"the run {this.name} is an adapter on another model; `tinytale fuse {this.reference}` makes a model of "
             "the two, which can then be tuned again"
@@ -87,29 +94,47 @@ def load_base(reference: str, root: Path) -> Loaded:
     return loaded
 
 
-def quantize_base(model: nn.Module, recipe: FinetuneRecipe) -> None:
+def load_fused(reference: str, root: Path) -> Loaded:
+    """The model that is aligned. A run's adapter becomes part of its base, in memory: then it is no more than a model,
+    from which another adapter may go on, and which is there again when that is taken off."""
+    this = run_of(reference, root)
+    if this is None or not this.is_adapter():
+        return load_base(reference, root)
+    loaded, tuned = load_tuned(this)
+    assert tuned is not None
+    loaded.model, _ = fuse(tuned, dequantize=True)
+    use_calibrated_product(loaded.model)
+    return loaded
+
+
+def quantize_base(model: nn.Module, recipe: Tuning) -> None:
     """Before an adapter is put on, where the recipe asks for it (QLoRA)."""
     if recipe.tune.quantize is not None:
         quantize(model, uniform(model, recipe.tune.quantize))
 
 
-def tune(loaded: Loaded, recipe: FinetuneRecipe) -> Tuned:
-    """The base with an untrained adapter of the recipe on."""
+def tune(loaded: Loaded, recipe: Tuning, keep_base: bool = False) -> Tuned:
+    """The base with an untrained adapter of the recipe on. `keep_base`: as `attach` has it."""
     quantize_base(loaded.model, recipe)
     words = None
     if recipe.tune.prompt_text is not None:
         words = loaded.tokenizer.encode(recipe.tune.prompt_text)
     adapter = new_adapter(loaded.model, recipe.tune, key(recipe.seed, "adapter"), words)
-    return attach(loaded.model, adapter, keep_base=False)
+    return attach(loaded.model, adapter, keep_base=keep_base)
 
 
-def load_finetuned(this: run.Run) -> tuple[Loaded, Tuned | None]:
-    """The model of a fine-tuning: its model directory, or its base with its adapter on; of one that has not finished,
-    from its best checkpoint."""
-    recipe, root = this.finetune_recipe(), this.path.parent
-    if (this.model / "config.json").is_file():
+def load_tuned(this: run.Run) -> tuple[Loaded, Tuned | None]:
+    """The model of a run with a base: its model directory, or its base with its adapter on; of one that has not
+    finished, from its best checkpoint. Raises UserError for a reward model, which writes nothing."""
+    recipe, root = this.tuning_recipe(), this.path.parent
+    if this.kind == "reward":
+        raise UserError(
+            f"the run {this.name} is a reward model: it says how good a text is, and writes none; "
+            f"`tinytale rlhf ppo --reward-model {this.reference}` trains a model with it"
+        )
+    if not this.is_adapter():
         return load(str(this.model)), None
-    loaded = load_base(recipe.base, root)
+    loaded = (load_fused if this.is_align() else load_base)(recipe.base, root)
     note = ""
     if this.adapter.is_dir():
         quantize_base(loaded.model, recipe)
@@ -117,7 +142,8 @@ def load_finetuned(this: run.Run) -> tuple[Loaded, Tuned | None]:
     else:
         tuned = tune(loaded, recipe)
         note = _load_checkpoint(this, tuned)
-    return _with(loaded, tuned, recipe.data.template, this.adapter if not note else this.path, note), tuned
+    template = find_template(recipe.data.template) if recipe.data.template else None
+    return _with(loaded, tuned, template, this.adapter if not note else this.path, note), tuned
 
 
 def _load_checkpoint(this: run.Run, tuned: Tuned) -> str:
@@ -143,17 +169,16 @@ def load_with_adapter(reference: str | None, adapter: str, root: Path) -> tuple[
     """
     own = _run(adapter, root)
     if own is not None and reference is None:
-        loaded, tuned = load_finetuned(own)
+        loaded, tuned = load_tuned(own)
         if tuned is None:
             raise UserError(f"the run {own.name} has a whole model and no adapter; give it as RUN")
         return loaded, tuned
     folder = own.adapter if own is not None else Path(adapter)
-    base = load_base(reference or _latest(root), root)
+    base = load_fused(reference or _latest(root), root)
     if own is not None:
-        quantize_base(base.model, own.finetune_recipe())
+        quantize_base(base.model, own.tuning_recipe())
     tuned = attach(base.model, _read(folder, base.model))
-    template = next((t.name for t in TEMPLATES.values() if _template_text(folder) == t.jinja), None)
-    return _with(base, tuned, template, folder, ""), tuned
+    return _with(base, tuned, _template(folder), folder, ""), tuned
 
 
 def _latest(root: Path) -> str:
@@ -161,7 +186,8 @@ def _latest(root: Path) -> str:
 
 
 def _run(reference: str, root: Path) -> run.Run | None:
-    found = [one for one in (run.Run(Path(reference)), run.Run(root / reference)) if one.is_finetune()]
+    """The run with a base of that name or path, if there is one."""
+    found = [one for one in (run.Run(Path(reference)), run.Run(root / reference)) if one.has_base()]
     return found[0] if found else None
 
 
@@ -171,23 +197,26 @@ def _read(folder: Path, model: nn.Module) -> Adapter:
     if (folder / PEFT_WEIGHTS).is_file():
         return import_peft(folder, model)
     if not (folder / CONFIG).is_file():
-        raise UserError(f"there is no adapter {folder}: it is no run of `tinytale finetune` and has no {CONFIG}")
+        raise UserError(
+            f"there is no adapter {folder}: it is no run of `tinytale finetune` or `tinytale rlhf` and has no {CONFIG}"
+        )
     return load_adapter(folder)
 
 
-def _template_text(folder: Path) -> str | None:
-    return read_text(folder / TEMPLATE) if (folder / TEMPLATE).is_file() else None
+def _template(folder: Path) -> ChatTemplate | None:
+    return template_from(read_text(folder / TEMPLATE)) if (folder / TEMPLATE).is_file() else None
 
 
-def _with(loaded: Loaded, tuned: Tuned, template: str | None, path: Path, note: str) -> Loaded:
+def _with(loaded: Loaded, tuned: Tuned, template: ChatTemplate | None, path: Path, note: str) -> Loaded:
+    """The base, tuned; it writes conversations as the base did where there is no template."""
     loaded.base_path = loaded.path
     loaded.model, loaded.path, loaded.note = tuned.model, path, note or loaded.note
     if template is not None:
-        loaded.encode, loaded.can_chat = chat_encoder(loaded.tokenizer, find_template(template)), True
+        loaded.encode, loaded.can_chat = chat_encoder(loaded.tokenizer, template), True
     return loaded
 
 
-def chat_encoder(tokenizer: Tokenizer, template: Template) -> Any:
+def chat_encoder(tokenizer: Tokenizer, template: ChatTemplate) -> Any:
     return partial(chat_prompt, tokenizer, template=template)
 
 

@@ -19,29 +19,32 @@ from ..data import sources
 from ..data.batches import Batches, Shuffled
 from ..data.binning import BinnedBatches
 from ..data.files import Document
-from ..data.masks import ConversationSet, conversation_set
+from ..data.masks import ConversationSet, Encoding
 from ..data.packing import PackedRows
 from ..data.rows import Batch
-from ..data.split import split
+from ..data.split import SIDES, Side, split
 from ..data.tales import IDENTITY
 from ..errors import UserError
-from ..recipe import DataRecipe, ExamplesRecipe, FinetuneRecipe
+from ..recipe import AlignDataRecipe, DataRecipe, ExamplesRecipe, FinetuneRecipe
 from ..run import Run
 from ..tokenizers import Tokenizer
-from ..tokenizers.chat import Message
+from ..tokenizers.chat import ChatTemplate, Message
 from ..tokenizers.special import IM_END, IM_START
-from ..tokenizers.templates import CHATML, QUESTION, Template, find_template
+from ..tokenizers.templates import CHATML, QUESTION, find_template
 from ..training import checkpoint
 from .corpus import Corpus, run_corpus
+from .loading import Loaded
 
 EMBEDDED = 1500
 """Embedded conversations where the recipe names no number."""
 FEW, HELD_OUT = 200, 0.05
+SHOWN = 2
+"""Examples for which samples are written."""
 KEYS = "examples.json"
 
 
-def documents(data: ExamplesRecipe, seed: int) -> list[Document]:
-    """All examples. Raises UserError as `sources.documents` does."""
+def documents(data: ExamplesRecipe, seed: int) -> Iterator[Document]:
+    """All examples, one at a time. Raises UserError as `sources.documents` does."""
     match data.source:
         case "identity":
             found: Iterator[Document] = (_pair(one["question"], one["answer"]) for one in IDENTITY)
@@ -51,7 +54,7 @@ def documents(data: ExamplesRecipe, seed: int) -> list[Document]:
             found = (one for one in tales if not isinstance(one, str))
         case _:
             found = sources.documents(_as_data(data, data.source), seed)
-    return list(itertools.islice(found, data.documents))
+    return itertools.islice(found, data.documents)
 
 
 def _pair(question: str, answer: str) -> list[dict[str, str]]:
@@ -62,15 +65,18 @@ def _as_data(data: ExamplesRecipe, source: str | list[str]) -> DataRecipe:
     return DataRecipe(source=source, documents=data.documents, field=data.field, skip_bad=data.skip_bad)
 
 
-def choose_template(data: ExamplesRecipe, tokenizer: Tokenizer) -> Template:
-    """The recipe's; left out, ChatML where the tokenizer has its markers, else questions and answers in plain text.
+def choose_template(data: ExamplesRecipe | AlignDataRecipe, base: Loaded) -> ChatTemplate:
+    """The recipe's; left out, the base's own; without one, ChatML where the tokenizer has its markers, else questions
+    and answers in plain text.
 
     No tokens are added to a model for it: whoever wants ChatML's markers in a model without them adds them before, with
     `tinytale tokenizer add`.
     """
     if data.template is not None:
         return find_template(data.template)
-    return CHATML if {IM_START, IM_END} <= set(tokenizer.special_ids) else QUESTION
+    if base.template is not None:
+        return base.template
+    return CHATML if {IM_START, IM_END} <= set(base.tokenizer.special_ids) else QUESTION
 
 
 @dataclass(frozen=True)
@@ -142,35 +148,54 @@ class Examples:
         }
 
 
-def read_examples(recipe: FinetuneRecipe, tokenizer: Tokenizer, context: int, replayed: Corpus | None) -> Examples:
+def read_examples(recipe: FinetuneRecipe, base: Loaded, context: int, replayed: Corpus | None) -> Examples:
     """Raises UserError: no example fits; or as the sources and the template do."""
     data = recipe.data
-    template = choose_template(data, tokenizer)
-    found = documents(data, recipe.seed)
-    train, held = _sides(data, found, recipe.seed)
+    how = base.tokenizer, context, choose_template(data, base), data.too_long
+    encodings: dict[Side, Encoding] = {side: Encoding(*how) for side in SIDES}
+    counts: dict[Side, int] = dict.fromkeys(SIDES, 0)
+    first: dict[Side, list[Document]] = {side: [] for side in SIDES}
+    for one, side in _with_sides(data, recipe.seed):
+        encodings[side].add(one)
+        counts[side] += 1
+        first[side] = [*first[side], one][:SHOWN]
+    _check_sides(data, counts)
+    training = encodings["train"].finish()
+    if not counts["validation"]:
+        return Examples(recipe, context, training, training, first["train"], replayed)
+    return Examples(recipe, context, training, encodings["validation"].finish(), first["validation"], replayed)
 
-    def encoded(some: list[Document]) -> ConversationSet:
-        return conversation_set(some, tokenizer, context, template, data.too_long)
 
-    training = encoded(train)
-    return Examples(recipe, context, training, encoded(held) if held else training, (held or train)[:2], replayed)
-
-
-def _sides(data: ExamplesRecipe, found: list[Document], seed: int) -> tuple[list[Document], list[Document]]:
-    if not found:
-        raise UserError(f"there is no example in {data.source}")
+def _with_sides(data: ExamplesRecipe, seed: int) -> Iterator[tuple[Document, Side]]:
+    """Every example, and what it is for; never more of them at a time than tell whether they are few."""
+    found = documents(data, seed)
     if data.validation_source is not None:
-        return found, list(sources.documents(_as_data(data, data.validation_source), seed))
-    share = (HELD_OUT if len(found) >= FEW else 0.0) if data.validation is None else data.validation
-    held = [one for one in found if split(one, share) == "validation"]
-    train = [one for one in found if split(one, share) == "train"]
-    if share and not (held and train):
-        side = "validation" if train else "training"
-        raise UserError(
-            f"of {len(found)} examples, a data.validation of {share} leaves none for {side}; "
-            "use more examples, or data.validation=0: then nothing is held out"
-        )
-    return train, held
+        held_out = sources.documents(_as_data(data, data.validation_source), seed)
+        for side, some in zip(SIDES, (found, held_out), strict=True):
+            for one in some:
+                yield one, side
+        return
+    share = data.validation
+    if share is None:
+        beginning = list(itertools.islice(found, FEW))
+        share, found = HELD_OUT if len(beginning) == FEW else 0.0, itertools.chain(beginning, found)
+    for one in found:
+        yield one, split(one, share)
+
+
+def _check_sides(data: ExamplesRecipe, counts: dict[Side, int]) -> None:
+    """Refuse what leaves nothing to train on, or nothing of what was to be held out."""
+    if not counts["train"] and (data.validation_source is not None or not counts["validation"]):
+        raise UserError(f"there is no example in {data.source}")
+    if not counts["validation"] and data.validation_source is not None:
+        raise UserError(f"there is no example in {data.validation_source}")
+    if counts["train"] and (counts["validation"] or not data.validation):
+        return
+    raise UserError(
+        f"of {sum(counts.values())} examples, a data.validation of {data.validation or HELD_OUT} leaves none for "
+        f"{'validation' if counts['train'] else 'training'}; use more examples, or data.validation=0: then nothing is "
+        "held out"
+    )
 
 
 def replayed_corpus(base: Run | None, recipe: FinetuneRecipe, tokenizer: Tokenizer) -> Corpus | None:
@@ -186,17 +211,18 @@ def replayed_corpus(base: Run | None, recipe: FinetuneRecipe, tokenizer: Tokeniz
     return run_corpus(base, own.model_copy(update={"train": train}), tokenizer)
 
 
-def check_same(this: Run, examples: Examples) -> None:
-    """A run that is resumed has to go on with what it was trained on. Raises UserError where that has changed."""
+def check_same(this: Run, fingerprint: str) -> None:
+    """A run that is resumed has to go on with what it was trained on, which has this fingerprint. Raises UserError
+    where that has changed."""
     path = this.data / KEYS
     if checkpoint.all_checkpoints(this.checkpoints) and path.is_file():
-        if json.loads(path.read_text("utf-8")) != examples.fingerprint:
+        if json.loads(path.read_text("utf-8")) != fingerprint:
             raise UserError(f"the examples of the run {this.name} are not what they were; start a new run")
         return
     with disk.writing("the key of the examples", path):
         this.data.mkdir(parents=True, exist_ok=True)
         with disk.replacing(path) as temporary:
-            temporary.write_text(json.dumps(examples.fingerprint) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(fingerprint) + "\n", encoding="utf-8")
 
 
 def first_question(document: Document) -> str | list[Message]:

@@ -16,9 +16,9 @@ from ..errors import UserError
 from ..evaluation.loss import evaluate
 from ..interop.huggingface import TEMPLATE, save_model
 from ..models.parameters import count_parameters, named_arrays
-from ..planning.memory import frozen_peak, plan_memory
-from ..recipe import FinetuneRecipe, GenerateRecipe, Recipe, TrainRecipe
+from ..recipe import FinetuneRecipe, GenerateRecipe, TrainRecipe
 from ..run import Run
+from ..tokenizers.templates import Template
 from ..training.loop import train as run_loop
 from ..training.losses import token_loss
 from ..training.optimizers import make_optimizer
@@ -35,6 +35,7 @@ from .starting import resumable
 from .tokenizing import Notify
 from .trackers import Tracker, Tracking
 from .training import TrainResult
+from .tune_planning import TuneForecast, check_tuning, forecast_tuning
 
 
 @dataclass
@@ -80,16 +81,21 @@ class FinetuneSession(Sitting):
         super().__init__(this, notify)
         self.loaded = loaded
         self.tokenizer, self.stop = loaded.tokenizer, loaded.stop
-        self.template = choose_template(recipe.data, loaded.tokenizer)
-        changes = {"template": self.template.name, "context": longest_example(loaded.model, recipe)}
+        self.template = choose_template(recipe.data, loaded)
+        context = longest_example(loaded.model, recipe)
+        changes: dict[str, Any] = {"context": context}
+        if isinstance(self.template, Template):  # another model's stays what the base brings
+            changes["template"] = self.template.name
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
         _check_architecture(loaded.model, recipe)
-        if not force:
-            _check_memory(loaded.model, recipe)
+        self.forecast = self._forecast(recipe, context)
+        if self.forecast is not None and not force:
+            check_tuning(recipe, context, self.forecast)
         notify({"event": "phase", "text": "preparing the examples"})
         replayed = replayed_corpus(_base_run(recipe, root), recipe, loaded.tokenizer)
-        self.examples = read_examples(recipe, loaded.tokenizer, changes["context"], replayed)
-        check_same(this, self.examples)
+        self.examples = read_examples(recipe, loaded, context, replayed)
+        check_same(this, self.examples.fingerprint)
+        self.forecast = self._forecast(recipe, self.examples.longest)
         self.recipe = recipe.model_copy(update={"generate": recipe.generate or self._samples()})
         self.generate = self.recipe.generate or loaded.settings
         this.write_recipe(self.recipe)
@@ -101,6 +107,13 @@ class FinetuneSession(Sitting):
     @property
     def train(self) -> TrainRecipe:
         return self.recipe.train
+
+    def _forecast(self, recipe: FinetuneRecipe, longest: int) -> TuneForecast | None:
+        """Of examples up to so long; nothing is known of others' architectures."""
+        if not is_ours(self.loaded.model):
+            return None
+        config = self.loaded.model.config.model_copy(update={"context": longest})
+        return forecast_tuning(config, recipe, this_machine(config, recipe.train.precision, seconds=0.05))
 
     def _samples(self) -> GenerateRecipe:
         """The base's settings, and as prompts what two of the examples ask."""
@@ -153,6 +166,8 @@ class FinetuneSession(Sitting):
                 **device.describe(),
             }
         )
+        if self.forecast is not None:
+            self.log({"event": "forecast", **self.forecast.to_json()})
 
     def save_result(self) -> None:
         """The tuned model as a directory, where all of it was trained; else the adapter, and the template beside it."""
@@ -188,32 +203,6 @@ def _check_architecture(model: Any, recipe: FinetuneRecipe) -> None:
         raise UserError(f"{lacking[0]} needs an architecture of tinytale's own, and {recipe.base} has another")
 
 
-def _check_memory(model: Any, recipe: FinetuneRecipe) -> None:
-    """Raises UserError where the training cannot fit into memory. Nothing is known of others' architectures."""
-    if not is_ours(model):
-        return
-    config = model.config.model_copy(update={"context": recipe.data.context})
-    # This machine, for its memory; of its speed only a breath.
-    machine = this_machine(_like(recipe, config), seconds=0.01)
-    if recipe.tune.method == "full":
-        peak = plan_memory(config, recipe.train, machine.backend).peak
-    else:
-        peak = frozen_peak(config, recipe.train, machine.backend)
-    if peak > machine.usable:
-        switch = "--lora, or " if recipe.tune.method == "full" else ""
-        raise UserError(
-            f"tuning {recipe.base} with examples of up to {recipe.data.context:,} tokens would take about "
-            f"{peak / 1e6:,.0f} MB at its peak, and {machine.usable / 1e6:,.0f} MB can be used here; add {switch}"
-            "--set train.batch_size=1, --set train.loss_chunk_tokens=256 or --set train.gradient_checkpointing=block "
-            "(--force tries all the same)"
-        )
-
-
-def _like(recipe: FinetuneRecipe, config: Any) -> Any:
-    """A recipe of the same training from scratch, for the planner."""
-    return Recipe(name=recipe.name, model=config, train=recipe.train)
-
-
 # ---------------------------------------------------------------------- the stage
 def finetune(
     recipe: FinetuneRecipe,
@@ -242,6 +231,7 @@ def finetune(
         this.start(recipe)
         guard.begun = []
         session = FinetuneSession(this, recipe, loaded, root, tracking.notify, force)
+        tracking.start(this, session.recipe, resume)
         result = _train(session, stop_requested)
         tracking.end(result.status)
         return result
@@ -270,7 +260,8 @@ def _train(session: FinetuneSession, stop_requested: Callable[[], bool]) -> Fine
     result = FinetuneResult(session.run, status, session.progress, session.figures)
     if status != "interrupted":
         result.samples = session.closing_samples()
-    session.log({"event": "end", **result.to_json()})
+    predicted = {"predicted_peak_memory_bytes": session.forecast.peak} if session.forecast else {}
+    session.log({"event": "end", **result.to_json(), **predicted})
     return result
 
 

@@ -13,14 +13,13 @@ from ..errors import UserError
 from ..generation.prompts import chat_prompt, continuation_prompt, has_chat_markers, stop_ids
 from ..interop.generation_config import read_generation
 from ..interop.huggingface import TEMPLATE, from_config, load_model
-from ..interop.jinja_chat import jinja_prompt
 from ..interop.mlx_lm_models import config_end_ids, download, load_other
 from ..models.transformer import Transformer
 from ..recipe import GenerateRecipe, Recipe
 from ..tokenizers import Tokenizer, load_tokenizer
-from ..tokenizers.chat import Message
+from ..tokenizers.chat import ChatTemplate, Message, template_from
 from ..tokenizers.files import read_config, read_json, read_text
-from ..tokenizers.templates import TEMPLATES
+from ..tokenizers.templates import Template
 from ..training import checkpoint
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -61,6 +60,11 @@ class Loaded:
     base_path: Path | None = None
     """Of the model below an adapter."""
 
+    @property
+    def template(self) -> ChatTemplate | None:
+        """In which it writes conversations; None where no file says so."""
+        return getattr(self.encode, "keywords", {}).get("template")
+
 
 def load(reference: str | None = None, root: Path = run.ROOT) -> Loaded:
     """A model directory, or the model of a run by name or path; without a reference, of the latest run.
@@ -75,11 +79,11 @@ def load(reference: str | None = None, root: Path = run.ROOT) -> Loaded:
     if reference is not None and _is_hub_name(reference, root):
         return _load_directory(download(reference))
     this = run.find(reference, root)
-    if this.is_finetune():
-        from .adapting import load_finetuned  # which loads the base with this function
+    if this.has_base():
+        from .adapting import load_tuned  # which loads the base with this function
 
-        loaded = load_finetuned(this)[0]
-        loaded.settings = this.finetune_recipe().generate or loaded.settings
+        loaded = load_tuned(this)[0]
+        loaded.settings = this.tuning_recipe().generate or loaded.settings
         return loaded
     recipe = this.recipe()
     if is_model(this.model):
@@ -162,11 +166,10 @@ def _chat_encoder(path: Path, tokenizer: Tokenizer) -> Callable[[Sequence[Messag
     source = read_text(file) if file.is_file() else read_config(path).get("chat_template")
     if not isinstance(source, str):
         return None
-    ours = next((template for template in TEMPLATES.values() if template.jinja == source), None)
-    if ours is None:
-        return jinja_prompt(tokenizer, source)
-    known = all(special.name is None or special.name in tokenizer.special_ids for special in ours.specials)
-    return partial(chat_prompt, tokenizer, template=ours) if known else None
+    template = template_from(source)
+    specials = template.specials if isinstance(template, Template) else []
+    known = all(special.name is None or special.name in tokenizer.special_ids for special in specials)
+    return partial(chat_prompt, tokenizer, template=template) if known else None
 
 
 def can_chat(recipe: Recipe, tokenizer: Tokenizer) -> bool:

@@ -6,12 +6,13 @@ from typing import Any
 
 from .. import device, recipe_files, run
 from ..errors import UserError
-from ..planning.chips import CHIPS, DEFAULT_CHIP, find_chip
+from ..planning.chips import CHIPS, DEFAULT_CHIP, Chip, find_chip
 from ..planning.flops import Flops, flops_per_token, update_flops
 from ..planning.forecast import Forecast, forecast
 from ..planning.machine import CPU_UTILISATION, METAL, Machine, cpu, gpu_utilisation, mac, measured_teraflops
 from ..planning.parameters import count, planned_config, vocabulary
-from ..recipe import Recipe
+from ..recipe import ModelConfig, Recipe
+from ..recipe.training import Precision
 from ..tokenizers import load_tokenizer
 from ..training.schedules import micro_batches_before
 from ..training.step import cpu_lanes
@@ -56,15 +57,18 @@ def plan(
 
     Raises UserError for a recipe or a chip that is not there.
     """
-    keys = _keys(chips or [DEFAULT_CHIP])
+    known = chips_of(chips)
     recipe, vocab_size = _resolve(what, overrides or [], root)
-    machines = [mac(CHIPS[key], recipe.model) for key in keys]
-    return _plan(recipe, vocab_size, machines if chips else [this_machine(recipe), *machines])
+    machines = [mac(chip, recipe.model) for chip in known]
+    if not chips:
+        machines.insert(0, this_machine(recipe.model, recipe.train.precision))
+    return _plan(recipe, vocab_size, machines)
 
 
 def forecast_here(recipe: Recipe, vocab_size: int) -> Forecast:
     """What a training of the recipe takes on this machine, now that the tokenizer is there."""
-    return _plan(recipe, vocab_size, [this_machine(recipe, seconds=0.05)]).forecasts[0]
+    machine = this_machine(recipe.model, recipe.train.precision, seconds=0.05)
+    return _plan(recipe, vocab_size, [machine]).forecasts[0]
 
 
 def check_memory(recipe: Recipe, forecast: Forecast) -> None:
@@ -83,11 +87,11 @@ def check_memory(recipe: Recipe, forecast: Forecast) -> None:
     )
 
 
-def this_machine(recipe: Recipe, seconds: float = 0.3) -> Machine:
-    """With its speed from a measured matrix product in the recipe's precision."""
-    teraflops = measured_teraflops(recipe.train.precision, seconds)
+def this_machine(config: ModelConfig, precision: Precision, seconds: float = 0.3) -> Machine:
+    """With its speed from a measured matrix product in that precision."""
+    teraflops = measured_teraflops(precision, seconds)
     gpu = device.on_gpu()
-    share = gpu_utilisation(recipe.model) if gpu else CPU_UTILISATION
+    share = gpu_utilisation(config) if gpu else CPU_UTILISATION
     return Machine(
         f"this machine ({device.describe()['device']})",
         METAL if gpu else cpu(len(cpu_lanes())),
@@ -95,7 +99,7 @@ def this_machine(recipe: Recipe, seconds: float = 0.3) -> Machine:
         teraflops,
         share,
         f"this machine: estimated, {share[0]:.0%} to {share[1]:.0%} of {1000 * teraflops:,.0f} GFLOP/s, measured "
-        f"now with a matrix product in {recipe.train.precision}",
+        f"now with a matrix product in {precision}",
     )
 
 
@@ -117,9 +121,10 @@ def _plan(recipe: Recipe, vocab_size: int | None, machines: list[Machine]) -> Pl
     )
 
 
-def _keys(chips: list[str]) -> list[str]:
-    found = [key for name in chips for key in (CHIPS if name == "all" else [find_chip(name).key])]
-    return list(dict.fromkeys(found))
+def chips_of(names: list[str] | None) -> list[Chip]:
+    """Those of these names, each once; `all` are all that are known, and none is an 8 GB M2."""
+    found = [key for name in names or [DEFAULT_CHIP] for key in (CHIPS if name == "all" else [find_chip(name).key])]
+    return [CHIPS[key] for key in dict.fromkeys(found)]
 
 
 def _resolve(what: str | None, overrides: list[str], root: Path) -> tuple[Recipe, int | None]:

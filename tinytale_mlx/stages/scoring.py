@@ -17,7 +17,7 @@ from ..generation.memory import context_of
 from ..models.transformer import Transformer
 from ..recipe import DataRecipe
 from ..training.distributed import world
-from .adapting import LONGEST, for_losses
+from .adapting import LONGEST, for_losses, run_of
 from .corpus import Corpus, run_corpus
 from .finetune_data import read_examples
 from .loading import Loaded, is_model, load
@@ -58,9 +58,14 @@ def score_held_out(reference: str | None = None, root: Path = run.ROOT) -> Score
 
 def scorer(this: run.Run, loaded: Loaded) -> Callable[[Loaded], Score]:
     """The score of a model on what the run held out; the tokenizer is that of `loaded`."""
+    if this.is_align():  # it learned from no text of its own; its base did
+        base = run_of(this.align_recipe().base, this.path.parent)
+        if base is None:
+            raise UserError(f"no text was held out for the base of {this.name}, which is no run; pass --data FILE")
+        return scorer(base, loaded)
     if this.is_finetune():
         recipe, lengths = this.finetune_recipe(), byte_lengths(loaded.tokenizer)
-        examples = read_examples(recipe, loaded.tokenizer, recipe.data.context or 0, None)
+        examples = read_examples(recipe, loaded, recipe.data.context or 0, None)
         return lambda one: evaluate(for_losses(one.model), examples.validation_batches(), lengths)
     held_out = ValidationSet(run_corpus(this, this.recipe(), loaded.tokenizer))
     return lambda one: held_out.score(for_losses(one.model))

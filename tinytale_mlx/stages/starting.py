@@ -14,7 +14,7 @@ from .. import disk
 from ..errors import UserError
 from ..models.parameters import named_arrays
 from ..models.transformer import Transformer
-from ..recipe import FinetuneRecipe, ModelConfig, Recipe
+from ..recipe import AlignRecipe, FinetuneRecipe, ModelConfig, Recipe, TrainRecipe
 from ..recipe_files import AnyRecipe, differences, parse
 from ..run import Run
 from ..training import checkpoint
@@ -26,7 +26,7 @@ from .corpus import KEYS
 from .loading import Loaded, build_model
 from .tokenizing import Notify
 
-R = TypeVar("R", Recipe, FinetuneRecipe)
+R = TypeVar("R", Recipe, FinetuneRecipe, AlignRecipe)
 FREE = {
     "description",
     *(
@@ -98,9 +98,15 @@ def resumable(this: Run, recipe: R) -> R:
     Raises:
         UserError: a key differs that may not; which, from what to what.
     """
-    own = this.recipe() if isinstance(recipe, Recipe) else this.finetune_recipe()
-    if isinstance(recipe, Recipe) and recipe.train.epochs is not None and recipe.train.epochs == own.train.epochs:
-        recipe = _with_steps(recipe, own.train.steps)
+    own = this.any_recipe()
+    if isinstance(recipe, Recipe) and recipe.train.epochs is not None:
+        assert isinstance(own, Recipe)
+        if recipe.train.epochs == own.train.epochs:
+            return _unchanged(this, own, _with_steps(recipe, own.train.steps))
+    return _unchanged(this, own, recipe)
+
+
+def _unchanged(this: Run, own: AnyRecipe, recipe: R) -> R:
     if changed := _list([line for line in differences(own, recipe) if not _free(line.partition(": ")[0], own, recipe)]):
         raise UserError(
             f"the run {this.name} was started with another recipe ({changed}); resume it without changes, or add "
@@ -118,6 +124,8 @@ def _free(key: str, own: AnyRecipe, recipe: AnyRecipe) -> bool:
 def _ends_anywhere(recipe: AnyRecipe) -> bool:
     """Whether no step depends on how many there are in all, so that there may be more of them, or fewer."""
     train = recipe.train
+    if not isinstance(train, TrainRecipe):
+        return False
     return (train.schedule == "constant" or train.decay_steps is not None) and train.average_last is None
 
 
@@ -141,7 +149,7 @@ def with_epochs_counted(recipe: Recipe, rows: int) -> Recipe:
     return _with_steps(recipe, steps)
 
 
-def _with_steps(recipe: R, steps: int) -> R:
+def _with_steps(recipe: Recipe, steps: int) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
 
 

@@ -6,7 +6,7 @@ They are guests. Whatever goes wrong with them, a missing network or a full acco
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..recipe import Recipe
+from ..recipe_files import AnyRecipe
 from ..run import Run
 from .tokenizing import Notify
 
@@ -17,7 +17,7 @@ class Tracker(Protocol):
     `resumed` says that the run has been here before. A status is that of a `TrainResult`, or "failed".
     """
 
-    def start(self, run: Run, recipe: Recipe, resumed: bool) -> None: ...
+    def start(self, run: Run, recipe: AnyRecipe, resumed: bool) -> None: ...
 
     def log(self, event: dict[str, Any]) -> None: ...
 
@@ -32,7 +32,7 @@ class Tracking:
         self._waiting, self._started = list(trackers), []
         self._reported: set[int] = set()
 
-    def start(self, run: Run, recipe: Recipe, resumed: bool) -> None:
+    def start(self, run: Run, recipe: AnyRecipe, resumed: bool) -> None:
         """Those that fail here are left out."""
         waiting, self._waiting = self._waiting, []
         self._started = [one for one in waiting if self._tried(one, lambda one=one: one.start(run, recipe, resumed))]

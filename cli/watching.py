@@ -1,0 +1,48 @@
+"""What all commands that train do around it: show it, let a signal stop it, and say what came of it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .options import print_json
+
+if TYPE_CHECKING:
+    from tinytale_mlx.stages import Tracker, TrainResult
+
+    from .train_view import TrainView
+
+    Train = Callable[[Callable[[dict[str, Any]], None], Callable[[], bool]], TrainResult]
+    """From what takes the events, and what tells whether to stop, to the result."""
+
+
+def watch(train: "Train", json: bool, view_class: "type[TrainView] | None" = None) -> None:
+    """Train with a live view, by default that of a training. Raises typer.Exit where a signal ended it, which can be
+    gone on with."""
+    from .signals import StopSignals
+    from .train_view import TrainView
+
+    view_class = view_class or TrainView
+    with StopSignals() as signals, view_class(quiet=json, on_start=signals.arm) as view:
+        try:
+            result = train(view.notify, signals.requested)
+        except KeyboardInterrupt:
+            typer.echo("stopped at once; what is saved is the last checkpoint, if there is one", err=True)
+            raise
+    if json:
+        print_json(result.to_json())
+    else:
+        view.finish(result)
+    if result.status == "interrupted":
+        raise typer.Exit(signals.exit_code)
+
+
+def make_trackers(wandb: str | None, wandb_model: bool, tensorboard: bool) -> "list[Tracker]":
+    """Those that are asked for. Raises UserError where their package is missing."""
+    from .tensorboard_log import TensorBoardTracker
+    from .wandb_log import WandbTracker
+
+    return [
+        *([WandbTracker(wandb, wandb_model)] if wandb else []),
+        *([TensorBoardTracker()] if tensorboard else []),
+    ]
