@@ -12,6 +12,7 @@ from . import (
     data,
     doctor,
     evaluate,
+    export,
     finetune,
     fuse,
     generate,
@@ -20,6 +21,8 @@ from . import (
     plan,
     quantize,
     recipes,
+    report,
+    rlhf,
     tokenizer,
     train,
 )
@@ -41,12 +44,15 @@ app.command(name="eval")(evaluate.evaluate)
 app.command()(finetune.finetune)
 app.command()(fuse.fuse)
 app.command()(quantize.quantize)
+app.command()(export.export)
 app.command()(log.log)
+app.command()(report.report)
 app.command()(plan.plan)
 app.command()(info.info)
 app.command()(recipes.recipes)
 app.command()(doctor.doctor)
-app.add_typer(tokenizer.app)  # typer lists groups after commands
+app.add_typer(rlhf.app)  # typer lists groups after commands
+app.add_typer(tokenizer.app)
 app.add_typer(data.app)
 
 

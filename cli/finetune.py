@@ -1,6 +1,7 @@
 """`tinytale finetune`: a trained model learns to follow examples."""
 
 import json as json_module
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,22 @@ import typer
 from tinytale_mlx import recipe_files, run
 from tinytale_mlx.errors import UserError
 
-from .options import Json, Runs, Set, print_json
+from .options import Force, Json, LearningRate, Resume, Runs, Set, TensorBoard, Wandb, WandbModel
+from .watching import make_trackers, watch
 
 if TYPE_CHECKING:
     from tinytale_mlx.recipe import FinetuneRecipe
+
+
+METHODS = {
+    "lora": ["tune.method=lora"],
+    "qlora": ["tune.method=lora", "tune.quantize={}"],
+    "dora": ["tune.method=dora"],
+    "prompt-tuning": ["tune.method=prompt"],
+    "prefix": ["tune.method=prefix"],
+    "full": ["tune.method=full"],
+}
+"""What each flag means in a recipe."""
 
 
 def finetune(
@@ -40,15 +53,16 @@ def finetune(
         typer.Option("--template", help="chatml, lillm, question, alpaca or plain. Default: what the tokenizer knows."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: MODEL-METHOD.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run --name, or with the latest, from its last checkpoint.")
-    ] = False,
+    resume: Resume = False,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="A batch holds so many long examples.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")] = None,
+    learning_rate: LearningRate = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of adapters, order of examples and dropout.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Try it even if it will not fit into memory.")] = False,
+    force: Force = False,
     set_: Set = None,
+    wandb: Wandb = None,
+    wandb_model: WandbModel = False,
+    tensorboard: TensorBoard = False,
     runs: Runs = run.ROOT,
     json: Json = False,
 ) -> None:
@@ -70,41 +84,30 @@ def finetune(
     """
     from tinytale_mlx import stages
 
-    from .signals import StopSignals
-    from .train_view import TrainView
-
-    methods = {"lora": lora, "qlora": qlora, "dora": dora, "prompt": prompt_tuning, "prefix": prefix, "full": full}
+    methods = {
+        "lora": lora, "qlora": qlora, "dora": dora, "prompt-tuning": prompt_tuning, "prefix": prefix, "full": full,
+    }  # fmt: skip
     flags = {
         "tune.rank": rank, "data.template": template, "train.steps": steps, "train.batch_size": batch_size,
         "train.learning_rate": learning_rate, "seed": seed,
     }  # fmt: skip
     overrides = [
-        *_method([method for method, asked in methods.items() if asked]),
+        *method_of(methods),
         *([f"data.source={json_module.dumps(data[0] if len(data) == 1 else data)}"] if data else []),
         *(set_ or []),
         *(f"{key}={value}" for key, value in flags.items() if value is not None),
     ]
+    trackers = make_trackers(wandb, wandb_model, tensorboard)
     recipe = _recipe(base, overrides, resume, name, runs)
-    with StopSignals() as signals, TrainView(quiet=json, on_start=signals.arm) as view:
-        try:
-            result = stages.finetune(recipe, name, resume, runs, view.notify, signals.requested, force)
-        except KeyboardInterrupt:
-            typer.echo("stopped at once; what is saved is the last checkpoint, if there is one", err=True)
-            raise
-    if json:
-        print_json(result.to_json())
-    else:
-        view.finish(result)
-    if result.status == "interrupted":
-        raise typer.Exit(signals.exit_code)
+    watch(partial(stages.finetune, recipe, name, resume, runs, force=force, trackers=trackers), json)
 
 
-def _method(asked: list[str]) -> list[str]:
+def method_of(flags: dict[str, bool]) -> list[str]:
+    """The overrides for the method whose flag is given. Raises UserError for two."""
+    asked = [method for method, given in flags.items() if given]
     if len(asked) > 1:
         raise UserError(f"--{asked[0]} and --{asked[1]} are two methods; choose one")
-    if not asked:
-        return []
-    return ["tune.method=lora", "tune.quantize={}"] if asked == ["qlora"] else [f"tune.method={asked[0]}"]
+    return METHODS[asked[0]] if asked else []
 
 
 def _recipe(base: str | None, overrides: list[str], resume: bool, name: str | None, runs: Path) -> "FinetuneRecipe":

@@ -18,6 +18,19 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any key of the recipe, such as train.steps=500."),
 ]
+Name = Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: the recipe's.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run --name, or with the latest, from its last checkpoint.")
+]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")]
+Force = Annotated[bool, typer.Option("--force", help="Try it even if it will not fit into memory.")]
+Wandb = Annotated[
+    str | None, typer.Option("--wandb", metavar="PROJECT", help="Log to Weights & Biases as well (an extra).")
+]
+WandbModel = Annotated[bool, typer.Option("--wandb-model", help="With --wandb: upload the model, too.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Log for TensorBoard as well, in the run's folder (an extra).")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same text.")]
 Model = Annotated[
     str | None,

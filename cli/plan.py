@@ -1,5 +1,7 @@
 """`tinytale plan`: will it fit, and how long will it take?"""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,13 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tinytale_mlx import run
+from tinytale_mlx import recipe_files, run
+from tinytale_mlx.errors import UserError
 
+from .finetune import METHODS
 from .options import Json, Runs, Set, print_json, size
 
 if TYPE_CHECKING:
     from tinytale_mlx.planning.forecast import Forecast
+    from tinytale_mlx.recipe import FinetuneRecipe
     from tinytale_mlx.stages.planning import Plan
+    from tinytale_mlx.stages.tune_planning import TuneForecast, TunePlan
 
 PARTS = ["weights", "gradients", "optimizer", "average", "activations", "logits", "temporary"]
 
@@ -26,6 +32,10 @@ def plan(
     chip: Annotated[
         list[str] | None,
         typer.Option("--chip", help="Such as m2-8gb or m4-max; `all` for all. Default: this machine, and m2-8gb."),
+    ] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option("--finetune", metavar="METHOD", help="Of tuning this run or model: lora, qlora, ..., full."),
     ] = None,
     set_: Set = None,
     runs: Runs = run.ROOT,
@@ -42,9 +52,15 @@ def plan(
         tinytale plan tiny-llm --chip m2-8gb --set train.gradient_checkpointing=block
 
         tinytale plan lillm --chip all --json
+
+        tinytale plan my-run --finetune lora
     """
     from tinytale_mlx import stages
 
+    tuning = _tuning(recipe, finetune, set_ or [], runs)
+    if tuning is not None:
+        _show_tuning(stages.plan_finetune(tuning, chip, runs), json)
+        return
     found = stages.plan(recipe, set_, chip, runs)
     if json:
         print_json(found.to_json())
@@ -54,9 +70,40 @@ def plan(
     console.print(_memory(found.forecasts))
     console.print()
     console.print(_machines(found.forecasts))
-    for line in dict.fromkeys(one.machine.basis for one in found.forecasts):
-        console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
+    _say_basis(console, found.forecasts)
     _say_what_helps(console, found.forecasts)
+
+
+def _tuning(what: str | None, method: str | None, overrides: list[str], runs: Path) -> "FinetuneRecipe | None":
+    """The recipe of a fine-tuning, where one is asked about: of this model by that method, or of a run that is one."""
+    from tinytale_mlx import stages
+
+    if method is not None:
+        if method not in METHODS:
+            raise UserError(f"there is no method {method!r} to fine-tune with; there are {', '.join(METHODS)}")
+        return stages.finetune_recipe(what, [*METHODS[method], *overrides], runs)
+    if what is None or what in recipe_files.names():
+        return None
+    there = next((one for one in (run.Run(runs / what), run.Run(Path(what))) if one.is_finetune()), None)
+    return None if there is None else recipe_files.load_finetune(there.recipe_path, overrides)
+
+
+def _show_tuning(plan: "TunePlan", json: bool) -> None:
+    if json:
+        print_json(plan.to_json())
+        return
+    console, recipe = Console(highlight=False), plan.recipe
+    train, quantized = recipe.train, ", quantized" if recipe.tune.quantize else ""
+    console.print(
+        f"[bold]{escape(recipe.base)}[/bold]: {plan.parameters:,} parameters; method {recipe.tune.method}{quantized}\n"
+        f"{train.steps:,} steps of {train.accumulate} x {train.batch_size} examples of up to {plan.context:,} tokens\n",
+        soft_wrap=True,
+    )
+    table = _machine_table("usable, MB", "peak, MB", "fits", "tokens/s", "time")
+    for one in plan.forecasts:
+        table.add_row(escape(one.machine.name), _mb(one.machine.usable), _mb(one.peak), *_fits_and_speed(one))
+    console.print(table)
+    _say_basis(console, plan.forecasts)
 
 
 def _say_what(console: Console, plan: "Plan") -> None:
@@ -89,23 +136,30 @@ def _memory(forecasts: list["Forecast"]) -> Table:
 
 
 def _machines(forecasts: list["Forecast"]) -> Table:
+    table = _machine_table("usable, MB", "largest batch", "fits", "tokens/s", "time")
+    for one in forecasts:
+        batch = f"{one.largest_batch:,}"
+        table.add_row(escape(one.machine.name), _mb(one.machine.usable), batch, *_fits_and_speed(one))
+    return table
+
+
+def _machine_table(*heads: str) -> Table:
     table = Table(box=None, header_style="bold")
     table.add_column("machine", overflow="fold")
-    for head in ("usable, MB", "fits", "largest batch", "tokens/s", "time"):
+    for head in heads:
         table.add_column(head, justify="right")
-    for one in forecasts:
-        fits = "[green]yes[/green]" if one.fits else "[red]no[/red]"
-        low, high = one.speed.tokens_per_second
-        least, most = one.speed.hours
-        table.add_row(
-            escape(one.machine.name),
-            _mb(one.machine.usable),
-            fits,
-            f"{one.largest_batch:,}",
-            f"{size(low)} to {size(high)}",
-            _span(least, most),
-        )
     return table
+
+
+def _fits_and_speed(one: "Forecast | TuneForecast") -> list[str]:
+    low, high = one.speed.tokens_per_second
+    fits = "[green]yes[/green]" if one.fits else "[red]no[/red]"
+    return [fits, f"{size(low)} to {size(high)}", _span(*one.speed.hours)]
+
+
+def _say_basis(console: Console, forecasts: "Sequence[Forecast | TuneForecast]") -> None:
+    for line in dict.fromkeys(one.machine.basis for one in forecasts):
+        console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
 
 
 def _say_what_helps(console: Console, forecasts: list["Forecast"]) -> None:

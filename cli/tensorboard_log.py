@@ -1,4 +1,4 @@
-"""`tinytale train --tensorboard`: the figures of log.jsonl as TensorBoard reads them, in the run's folder.
+"""`--tensorboard`, of every command that trains: the figures of log.jsonl for TensorBoard, in the run's folder.
 
 `tensorboard --logdir runs` then shows all runs.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from tinytale_mlx import recipe_files
 from tinytale_mlx.errors import UserError
-from tinytale_mlx.recipe import Recipe
+from tinytale_mlx.recipe_files import AnyRecipe
 from tinytale_mlx.run import Run
 
 FOLDERS = {"step": "train", "validation": "validation"}
@@ -26,7 +26,7 @@ class TensorBoardTracker:
         self._make_writer: Any = SummaryWriter
         self._writer: Any = None
 
-    def start(self, run: Run, recipe: Recipe, resumed: bool) -> None:
+    def start(self, run: Run, recipe: AnyRecipe, resumed: bool) -> None:
         self._folder, self._recipe, self._resumed = run.path / "tensorboard", recipe, resumed
 
     def log(self, event: dict[str, Any]) -> None:

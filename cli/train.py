@@ -1,17 +1,28 @@
 """`tinytale train`: from a recipe to a model, with a live view, and safe to stop at any moment."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tinytale_mlx import recipe_files, run
 from tinytale_mlx.recipe import Recipe
 
-from .options import Json, Runs, Set, own_text, print_json
-
-if TYPE_CHECKING:
-    from tinytale_mlx.stages import Tracker
+from .options import (
+    Force,
+    Json,
+    LearningRate,
+    Name,
+    Resume,
+    Runs,
+    Set,
+    TensorBoard,
+    Wandb,
+    WandbModel,
+    own_text,
+)
+from .watching import make_trackers, watch
 
 
 def train(
@@ -27,10 +38,8 @@ def train(
             "--data", "-d", help="Train on your own text: files, folders, globs, a data set, or - for standard input."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: the recipe's.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run --name, or with the latest, from its last checkpoint.")
-    ] = False,
+    name: Name = None,
+    resume: Resume = False,
     branch: Annotated[
         str | None,
         typer.Option("--branch", metavar="NAME", help="Go on with it as a new run NAME, with changes to the recipe."),
@@ -46,20 +55,16 @@ def train(
         int | None, typer.Option("--steps", help="Optimiser steps; --set train.steps=N, and no train.epochs.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences per micro-batch.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="The highest rate.")] = None,
+    learning_rate: LearningRate = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train the tokenizer even if it was trained on this text before.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Try it even if it will not fit into memory.")] = False,
+    force: Force = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order of data, dropout and samples.")] = None,
     set_: Set = None,
-    wandb: Annotated[
-        str | None, typer.Option("--wandb", metavar="PROJECT", help="Log to Weights & Biases as well (an extra).")
-    ] = None,
-    wandb_model: Annotated[bool, typer.Option("--wandb-model", help="With --wandb: upload the model, too.")] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Log for TensorBoard as well, in the run's folder (an extra).")
-    ] = False,
+    wandb: Wandb = None,
+    wandb_model: WandbModel = False,
+    tensorboard: TensorBoard = False,
     runs: Runs = run.ROOT,
     json: Json = False,
 ) -> None:
@@ -81,9 +86,6 @@ def train(
     """
     from tinytale_mlx import stages
 
-    from .signals import StopSignals
-    from .train_view import TrainView
-
     overrides = [
         *(set_ or []),
         *(f"{key}={value}" for key, value in _flags(steps, batch_size, learning_rate, seed).items()),
@@ -92,34 +94,10 @@ def train(
         _follow(runs)
         return
     with stages.leading():
-        trackers = _trackers(wandb, wandb_model, tensorboard)
+        trackers = make_trackers(wandb, wandb_model, tensorboard)
         wanted = _recipe(recipe, data, overrides, resume or branch is not None, name, runs)
-    with StopSignals() as signals, TrainView(quiet=json, on_start=signals.arm) as view:
-        try:
-            result = stages.train(
-                wanted, name, resume, runs, view.notify, signals.requested,
-                retrain, branch, from_step, init_from, force, trackers,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            typer.echo("stopped at once; what is saved is the last checkpoint, if there is one", err=True)
-            raise
-    if json:
-        print_json(result.to_json())
-    else:
-        view.finish(result)
-    if result.status == "interrupted":
-        raise typer.Exit(signals.exit_code)
-
-
-def _trackers(wandb: str | None, wandb_model: bool, tensorboard: bool) -> "list[Tracker]":
-    """Those that are asked for. Raises UserError where their package is missing."""
-    from .tensorboard_log import TensorBoardTracker
-    from .wandb_log import WandbTracker
-
-    return [
-        *([WandbTracker(wandb, wandb_model)] if wandb else []),
-        *([TensorBoardTracker()] if tensorboard else []),
-    ]
+    more = {"branch": branch, "from_step": from_step, "init_from": init_from, "force": force, "trackers": trackers}
+    watch(partial(stages.train, wanted, name, resume, runs, retrain=retrain, **more), json)
 
 
 def _follow(runs: Path) -> None:

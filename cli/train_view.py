@@ -90,6 +90,10 @@ class TrainView:
             f"{event['steps']:,} steps; effective batch {event['effective_batch_size']:,} x context "
             f"{event['context']:,} = {event['tokens_per_step']:,} tokens per step"
         )
+        self._begin(event)
+
+    def _begin(self, event: dict[str, Any]) -> None:
+        """The bar, with the steps that are done already."""
         self._steps = event["steps"]
         if event["step"] >= self._steps:
             self._say(f"all {self._steps:,} steps are done already")
@@ -165,7 +169,7 @@ class TrainView:
         """The closing words: the tales, the figures, and what to type next."""
         progress, run = result.progress, result.run
         if result.status == "interrupted":
-            self._say(f"saved at step {progress.step}; go on with:\n  [bold]{escape(run.resume_command)}[/bold]")
+            self._interrupted(result)
             return
         for text in result.samples:
             self._panel(text, progress.step, style="green")
@@ -178,6 +182,10 @@ class TrainView:
         )
         chat = f"tinytale chat {run.reference}"
         self._say(f"the model is in {escape(str(result.model))}; now try:\n  [bold]{escape(chat)}[/bold]")
+
+    def _interrupted(self, result: TrainResult) -> None:
+        command = escape(result.run.resume_command)
+        self._say(f"saved at step {result.progress.step}; go on with:\n  [bold]{command}[/bold]")
 
 
 def _tokens(count: int | None) -> str:

@@ -1,4 +1,4 @@
-"""`tinytale train --wandb PROJECT`: the figures of log.jsonl on a dashboard, for those who want one.
+"""`--wandb PROJECT`, of every command that trains: the figures of log.jsonl on a dashboard, for those who want one.
 
 WANDB_MODE=offline keeps them on this machine. All of Weights & Biases' own files are in the run's folder.
 """
@@ -10,14 +10,14 @@ from typing import Any
 
 from tinytale_mlx.disk import replacing
 from tinytale_mlx.errors import UserError
-from tinytale_mlx.recipe import Recipe
+from tinytale_mlx.recipe_files import AnyRecipe
 from tinytale_mlx.run import Run
 
 
 class WandbTracker:
     """A run there for each run here: one that is resumed goes on in the same graph, by the id in its wandb.json.
 
-    With `upload`, the model goes there at the end.
+    With `upload`, the model goes there at the end, or the adapter.
     """
 
     def __init__(self, project: str, upload: bool = False):
@@ -28,7 +28,7 @@ class WandbTracker:
         self._wandb, self._project, self._upload = wandb, project, upload
         self._there: Any = None
 
-    def start(self, run: Run, recipe: Recipe, resumed: bool) -> None:
+    def start(self, run: Run, recipe: AnyRecipe, resumed: bool) -> None:
         self._run = run
         self._there = self._wandb.init(
             project=self._project,
@@ -49,9 +49,10 @@ class WandbTracker:
 
     def end(self, status: str) -> None:
         self._there.summary["status"] = status
-        if self._upload and self._run.model.is_dir() and status != "failed":
+        made = next((one for one in (self._run.model, self._run.adapter) if one.is_dir()), None)
+        if self._upload and made is not None and status != "failed":
             model = self._wandb.Artifact(self._run.name, type="model")
-            model.add_dir(str(self._run.model))
+            model.add_dir(str(made))
             self._there.log_artifact(model)
         self._there.finish(exit_code=1 if status == "failed" else 0)
 

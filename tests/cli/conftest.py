@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bases import train_base
 
 from tinytale_mlx.cli.app import main
 from tinytale_mlx.stages import tokenizing
@@ -122,6 +124,22 @@ def trained(finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> P
     """The same as current folder; to be read, never changed."""
     monkeypatch.chdir(finished[0])
     return finished[0]
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run `base`, 64 wide, for fine-tuning."""
+    folder = tmp_path_factory.mktemp("base")
+    train_base(folder)
+    return folder
+
+
+@pytest.fixture
+def base(base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one's own, with a copy of that run, as current folder."""
+    shutil.copytree(base_folder, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

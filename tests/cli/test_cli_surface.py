@@ -17,6 +17,10 @@ SAMPLING = {
     "--temperature -t", "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--max-new-tokens -m", "--stop",
     "--set", "--seed",
 }  # fmt: skip
+ALIGN = {
+    "base", "--data -d", "--lora", "--qlora", "--full", "--rank", "--name -n", "--resume", "--steps", "--batch-size",
+    "--learning-rate", "--seed", "--force", "--set", "--wandb", "--wandb-model", "--tensorboard", "--runs", "--json",
+}  # fmt: skip
 SURFACE = {
     "train": {
         "recipe", "--data -d", "--name -n", "--resume", "--branch", "--from-step", "--init-from", "--steps",
@@ -32,17 +36,23 @@ SURFACE = {
     "finetune": {
         "base", "--data -d", "--lora", "--qlora", "--dora", "--prompt-tuning", "--prefix", "--full", "--rank",
         "--template", "--name -n", "--resume", "--steps", "--batch-size", "--learning-rate", "--seed", "--force",
-        "--set", "--runs", "--json",
+        "--set", "--wandb", "--wandb-model", "--tensorboard", "--runs", "--json",
     },
     "fuse": {"model", "--output -o", "--adapter", "--dequantize", "--runs", "--json"},
     "quantize": {
         "model", "--output -o", "--bits", "--group-size", "--mode", "--budget", "--data -d", "--runs", "--json",
     },
+    "export": {"model", "--to", "--output -o", "--adapter", "--dtype", "--dequantize", "--runs", "--json"},
     "log": {"name", "--csv", "--runs", "--json"},
-    "plan": {"recipe", "--chip", "--set", "--runs", "--json"},
+    "report": {"name", "--output -o", "--runs", "--json"},
+    "plan": {"recipe", "--chip", "--finetune", "--set", "--runs", "--json"},
     "info": {"what", "--set", "--runs", "--json"},
     "recipes": {"--json"},
     "doctor": {"--runs", "--json"},
+    "rlhf reward": ALIGN,
+    "rlhf ppo": {*ALIGN, "--reward-model", "--reward", "--beta", "--kl-target"},
+    "rlhf dpo": {*ALIGN, "--reward-model", "--reward", "--beta", "--method"},
+    "rlhf grpo": {*ALIGN, "--reward-model", "--reward", "--beta", "--method", "--group-size"},
     "tokenizer train": {
         "recipe", "--data -d", "--vocab-size", "--kind", "--output -o", "--set", "--retrain", "--workers", "--runs",
         "--json",

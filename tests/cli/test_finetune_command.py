@@ -1,6 +1,5 @@
 """`tinytale finetune`: no flags needed, every method, resumed to the last bit, found by the others."""
 
-import contextlib
 import gc
 import json
 import shutil
@@ -10,19 +9,12 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from bases import tune_base
 
 from tinytale_mlx import recipe_files, run, stages
 from tinytale_mlx.stages.adapting import load_base
 
 METHODS = ["lora", "qlora", "dora", "prompt-tuning", "prefix", "full"]
-BASE = """
-name: base
-data: {source: tales, documents: 200, validation: 0.05}
-tokenizer: {kind: bpe, vocab_size: 512}
-model: {hidden_size: 64, layers: 2, heads: 2, intermediate_size: 64, context: 64}
-train: {steps: 10, batch_size: 4, learning_rate: 3e-3, save_every: 10}
-generate: {max_new_tokens: 12}
-"""
 SHORT = ["data.source=identity", "train.save_every=3", "train.validate_every=3"]
 KEYS = {
     "lora": [],
@@ -34,15 +26,13 @@ KEYS = {
 }
 
 
-@pytest.fixture(scope="session")
-def tuned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a base of 64 wide, and a fine-tuning of it by each method, named by it."""
+@pytest.fixture(scope="module")
+def tuned_folder(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the base, and a fine-tuning of it by each method, named by it."""
     folder = tmp_path_factory.mktemp("tuned")
-    (folder / "base.yaml").write_text(BASE)
-    with contextlib.chdir(folder):
-        stages.train(recipe_files.load("base.yaml"))
-        for method in METHODS:
-            stages.finetune(stages.finetune_recipe("base", [*KEYS[method], *SHORT, "train.steps=6"]), method)
+    shutil.copytree(base_folder, folder, symlinks=True, dirs_exist_ok=True)
+    for method in METHODS:
+        tune_base(folder, method, *KEYS[method], *SHORT, "train.steps=6")
     return folder
 
 
@@ -51,15 +41,6 @@ def tuned(tuned_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same as current folder; to be read, never changed."""
     monkeypatch.chdir(tuned_folder)
     return tuned_folder
-
-
-@pytest.fixture
-def base(tuned_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of one's own, with a copy of the base alone, as current folder."""
-    shutil.copytree(tuned_folder / "runs" / "base", tmp_path / "runs" / "base")
-    (tmp_path / "runs" / "latest").symlink_to("base")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def arrays(path: Path) -> dict[str, mx.array]:

@@ -6,27 +6,14 @@ import os
 import random
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from killing import Start, deadly, finish, wait_for
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., subprocess.Popen[str]]
-
-KILL_AT = """
-import importlib, itertools, os, signal
-module = importlib.import_module({module!r})
-original, calls = getattr(module, {name!r}), itertools.count(1)
-def deadly(*arguments, **options):
-    if next(calls) == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments, **options)
-setattr(module, {name!r}, deadly)
-"""
 DISK, CHECKPOINT_FILES = "tinytale_mlx.disk", "tinytale_mlx.training.checkpoint_files"
 MODEL = "tinytale_mlx.interop.huggingface"
 # Where a process kills itself, in which call. The next one goes on with the run and dies elsewhere.
@@ -51,14 +38,6 @@ def weights(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    try:
-        return process.communicate(timeout=120)[0] or ""
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-
-
 def check_whole(run: Path) -> None:
     """Finished, nothing half written is left, and every line of the log is whole."""
     assert not list(run.rglob("*.tmp"))
@@ -78,8 +57,7 @@ def test_killed_again_and_again(nano: Path, start: Start, undisturbed: dict[str,
     run = nano.parent / "runs" / "cat"
     for number, (module, name, call, when) in enumerate(DEATHS):
         resume = ["--resume"] if number else []
-        before = KILL_AT.format(module=module, name=name, call=call)
-        process = start(*train, *resume, cwd=nano.parent, before=before)
+        process = start(*train, *resume, cwd=nano.parent, before=deadly(module, name, call))
         said = finish(process)
         assert process.returncode == -signal.SIGKILL, f"{when}: {said}"
         if "during" in when:
@@ -106,17 +84,6 @@ def test_killed_at_random_moments(seed: int, nano: Path, start: Start, undisturb
     assert process.returncode == 0
     check_whole(run)
     assert weights(run) == undisturbed
-
-
-def wait_for(process: subprocess.Popen[str], text: str) -> str:
-    """What the process has said, up to the line with that text."""
-    said = ""
-    assert process.stdout
-    for line in process.stdout:
-        said += line
-        if re.search(text, line):
-            return said
-    raise AssertionError(f"{text!r} was never said, but: {said}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -202,7 +169,7 @@ def test_two_trainings_in_one_run(nano: Path, start: Start, tinytale) -> None:
 
 
 def test_killed_before_its_recipe_was_written(nano: Path, start: Start, tinytale) -> None:
-    before = KILL_AT.format(module="tinytale_mlx.recipe_files", name="dump", call=1)
+    before = deadly("tinytale_mlx.recipe_files", "dump", 1)
     process = start("train", nano, "--name", "cat", cwd=nano.parent, before=before)
     finish(process)
     assert process.returncode == -signal.SIGKILL

@@ -1,6 +1,5 @@
 """What fine-tuning, fusing and quantizing leave behind, read by mlx-lm: the same greedy tokens."""
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -8,20 +7,14 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from bases import train_base, tune_base
 from mlx_lm import load as load_with_mlx_lm
 from mlx_lm.generate import generate_step
 
-from tinytale_mlx import recipe_files, stages
+from tinytale_mlx import stages
 from tinytale_mlx.models.parameters import named_arrays
 from tinytale_mlx.recipe.tuning import QuantizeRecipe
 
-BASE = """
-name: base
-data: {source: tales, documents: 200, validation: 0.05}
-tokenizer: {kind: bpe, vocab_size: 512}
-model: {hidden_size: 64, layers: 2, heads: 2, intermediate_size: 128, context: 64}
-train: {steps: 25, batch_size: 4, learning_rate: 3e-3}
-"""
 ASKED = [{"role": "user", "content": "Who are you?"}]
 
 
@@ -29,11 +22,9 @@ ASKED = [{"role": "user", "content": "Who are you?"}]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs base, lora and qlora, and the directories fused, refused, unpacked, small and mixed."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    (folder / "base.yaml").write_text(BASE)
-    with contextlib.chdir(folder):
-        stages.train(recipe_files.load("base.yaml"))
-        for name, keys in (("lora", []), ("qlora", ["tune.quantize={}"])):
-            stages.finetune(stages.finetune_recipe("base", ["data.source=identity", "train.steps=12", *keys]), name)
+    train_base(folder, "model.intermediate_size=128", "train.steps=25")
+    for name, keys in (("lora", []), ("qlora", ["tune.quantize={}"])):
+        tune_base(folder, name, "data.source=identity", "train.steps=12", *keys)
     return folder
 
 
