@@ -8,24 +8,27 @@ Python. On a CPU that would make MLX copy the whole cache: buffers that a runnin
 place. There, tokens are read first, and only what the caller does with them happens while the next step runs.
 """
 
+import functools
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import mlx.core as mx
 
 from ..recipe import GenerateRecipe
-from .keys import position_keys, row_keys
+from .draws import Draws
+from .keys import row_keys
 from .memory import Memory, context_of, make_memory
 from .sampling import Sampler
 
-HISTORY_STEP = 256
+ROWS = 32
+"""Texts that are written at a time, unless it is said otherwise."""
 
 
 @dataclass(eq=False)
 class Text:
-    """One text that is being written, or is done."""
+    """One text that is being written, or is done. Raises ValueError for an empty prompt."""
 
     prompt: list[int]
     key: mx.array
@@ -41,6 +44,10 @@ class Text:
     """Tokens that a step is computing or has computed."""
     base: int = 0
     """The place in prompt + tokens of the first token that is remembered."""
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("there is nothing to continue: start from the tokenizer's bos token")
 
     def ids(self) -> list[int]:
         return self.prompt + self.tokens
@@ -72,7 +79,10 @@ class _Step:
 
 
 class Batch:
-    """Rows that write what is `waiting`: `advance` adds a token to each, and begins the next text where one is done."""
+    """Rows that write what is `waiting`: `advance` adds a token to each, and begins the next text where one is done.
+
+    To iterate over it gives the tokens of all texts until all are done.
+    """
 
     def __init__(
         self,
@@ -90,10 +100,7 @@ class Batch:
         self._context = None if memory.rolls else context_of(model)
         self._longest_prompt = context_of(model)
         self._stop, self._with_logprobs = frozenset(stop), with_logprobs
-        self._sampler = Sampler(settings, rows, vocabulary, stop, automaton)
-        self._tokens = mx.zeros((rows,), mx.int32)
-        self._keys = mx.zeros((rows, 2), mx.uint32)
-        self._history = mx.full((rows, 0), -1, mx.int32)
+        self._draws = Draws(Sampler(settings, rows, vocabulary, stop, automaton), rows)
         self._running: _Step | None = None
         self._ahead = mx.default_device() == mx.gpu
 
@@ -104,31 +111,19 @@ class Batch:
         if rows:
             texts = [self.waiting.popleft() for _ in rows]
             for row, text in zip(rows, texts, strict=True):
-                self._admit(row, text)
+                self.texts[row] = text
+                self._draws.begin(row, text.key, text.ids())
             self._read(rows, [text.ids()[-(self._longest_prompt or 0) :] for text in texts])
         elif len(self.texts) > 1:
             self._shrink()
-
-    def _admit(self, row: int, text: Text) -> None:
-        self.texts[row] = text
-        self._keys = mx.where(_is(row, self._keys), text.key, self._keys)
-        for name, values in self._sampler.state.items():
-            self._sampler.state[name] = mx.where(_is(row, values), 0, values)
-        if self._sampler.needs_history:
-            ids = text.ids()
-            self._make_history(len(ids))
-            past = mx.array([*ids, *[-1] * (self._history.shape[1] - len(ids))])
-            self._history = mx.where(_is(row, self._history), past, self._history)
 
     def _shrink(self) -> None:
         busy = [row for row, text in enumerate(self.texts) if text is not None]
         if not busy or 2 * len(busy) > len(self.texts):
             return
-        places = mx.array(busy)
         self.memory.select(busy)
+        self._draws.select(busy)
         self.texts = [self.texts[row] for row in busy]
-        self._tokens, self._keys, self._history = self._tokens[places], self._keys[places], self._history[places]
-        self._sampler.state.update({name: values[places] for name, values in self._sampler.state.items()})
 
     def _read(self, rows: list[int], prompts: list[list[int]]) -> None:
         """All but the last token is read; that one is what the next step begins with."""
@@ -137,16 +132,15 @@ class Batch:
             text = self._text(row)
             text.base = len(text.ids()) - len(ids)
             beginnings.append(ids[self.memory.lengths[row] : -1])
-            self._tokens = mx.where(mx.arange(len(self.texts)) == row, ids[-1], self._tokens)
+            self._draws.follow(row, ids[-1])
         following = self.waiting[0].prompt if self.waiting else None
         self.memory.read(rows, beginnings, again=following == self._text(rows[-1]).prompt)
 
-    def _make_history(self, length: int) -> None:
-        missing = -(-length // HISTORY_STEP) * HISTORY_STEP - self._history.shape[1]
-        if missing > 0:
-            self._history = mx.pad(self._history, [(0, 0), (0, missing)], constant_values=-1)
-
     # ------------------------------------------------------------------ going on
+    def __iter__(self) -> Iterator[Token]:
+        while found := self.advance():
+            yield from found
+
     def advance(self) -> list[Token]:
         """The tokens of one step, while the one after it is running; nothing when every text is done."""
         found: list[Token] = []
@@ -171,36 +165,15 @@ class Batch:
         if not takers:
             return None
         rows = [row for row, _ in takers]
-        places = [0 if text is None else text.begun for text in self.texts]
-        logits = self.memory.forward(self._tokens[:, None], rows)[:, -1]
-        tokens, logprobs = self._draw(logits, position_keys(self._keys, places), rows)
+        begun = [0 if text is None else text.begun for text in self.texts]
+        lengths = [0 if text is None else len(text.prompt) + text.begun for text in self.texts]
+        logits = self.memory.forward(self._draws.tokens[:, None], rows)[:, -1]
+        tokens, logprobs = self._draws(logits, rows, begun, lengths)
         chosen = mx.take_along_axis(logprobs, tokens[:, None], axis=1)[:, 0] if self._with_logprobs else None
         for _, text in takers:
             text.begun += 1
         mx.async_eval(tokens, *([] if chosen is None else [chosen]))
         return _Step(tokens, logprobs, chosen, takers)
-
-    def _draw(self, logits: mx.array, keys: mx.array, rows: list[int]) -> tuple[mx.array, mx.array]:
-        """The sampler's tokens; of rows that do not take part, nothing changes."""
-        before = dict(self._sampler.state)
-        tokens, logprobs = self._sampler(logits, keys, self._history if self._sampler.needs_history else None)
-        tokens = tokens.astype(mx.int32)
-        if len(rows) < len(self.texts):
-            taking = mx.array([row in rows for row in range(len(self.texts))])
-            tokens = mx.where(taking, tokens, self._tokens)
-            for name, values in before.items():
-                self._sampler.state[name] = mx.where(taking, self._sampler.state[name], values)
-        self._tokens = tokens
-        if self._sampler.needs_history:
-            self._note_in_history(tokens, rows)
-        return tokens, logprobs
-
-    def _note_in_history(self, tokens: mx.array, rows: list[int]) -> None:
-        places = [0 if text is None else len(text.prompt) + text.begun for text in self.texts]
-        self._make_history(max(places) + 1)
-        taking = mx.array([row in rows for row in range(len(self.texts))])
-        noted = mx.where(taking, tokens, -1)[:, None]
-        self._history = mx.put_along_axis(self._history, mx.array(places)[:, None], noted, axis=1)
 
     def _finish(self, step: _Step) -> list[Token]:
         """Wait for a step; give its tokens to their texts, and set rows free whose text is done."""
@@ -249,41 +222,6 @@ class Batch:
         return text
 
 
-def _is(row: int, values: mx.array) -> mx.array:
-    """Booleans that broadcast to values [B, ...]: true in this row."""
-    return (mx.arange(values.shape[0]) == row).reshape(-1, *[1] * (values.ndim - 1))
-
-
-def generate_batch(
-    model: Any,
-    prompts: Sequence[list[int]],
-    settings: GenerateRecipe,
-    key: mx.array,
-    stop: Collection[int] = (),
-    vocabulary: int | None = None,
-    samples_per_prompt: int = 1,
-    *,
-    batch_size: int = 32,
-    with_logprobs: bool = False,
-    automaton: mx.array | None = None,
-    kv_bits: int | None = None,
-    roll: bool = False,
-) -> list[Text]:
-    """Texts that follow the prompts, `samples_per_prompt` of each, in the order of the prompts.
-
-    At most `batch_size` are written at a time; when one ends, the next begins in its place. The texts are the same
-    for every batch size: sample s of prompt p is drawn with row p x samples_per_prompt + s of the key.
-    Otherwise as `generate_ids`.
-    """
-    return sorted(
-        stream_batch(
-            model, prompts, settings, key, stop, vocabulary, samples_per_prompt, batch_size=batch_size,
-            with_logprobs=with_logprobs, automaton=automaton, kv_bits=kv_bits, roll=roll,
-        ),
-        key=lambda text: text.number,
-    )  # fmt: skip
-
-
 def stream_batch(
     model: Any,
     prompts: Sequence[list[int]],
@@ -293,22 +231,39 @@ def stream_batch(
     vocabulary: int | None = None,
     samples_per_prompt: int = 1,
     *,
-    batch_size: int = 32,
+    batch_size: int = ROWS,
     with_logprobs: bool = False,
     automaton: mx.array | None = None,
     kv_bits: int | None = None,
     roll: bool = False,
 ) -> Iterator[Text]:
-    """The texts of `generate_batch` as they end; `number` says which one each is."""
-    if not all(prompts):
-        raise ValueError("there is nothing to continue: start from the tokenizer's bos token")
+    """Texts that follow the prompts, `samples_per_prompt` of each, as they end; `number` says which one each is.
+
+    At most `batch_size` are written at a time; when one ends, the next begins in its place. The texts are the same
+    for every batch size: sample s of prompt p is drawn with row p x samples_per_prompt + s of the key.
+    Otherwise as `generate_ids`.
+    """
     count = len(prompts) * samples_per_prompt
     if not count:
         return
     keys = row_keys(key, range(count))
+    texts = [Text(list(prompts[i // samples_per_prompt]), keys[i], settings.max_new_tokens, i) for i in range(count)]
     memory = make_memory(model, min(batch_size, count), kv_bits, roll)
     batch = Batch(model, memory, settings, stop, vocabulary, automaton, with_logprobs)
-    for i in range(count):
-        batch.waiting.append(Text(list(prompts[i // samples_per_prompt]), keys[i], settings.max_new_tokens, i))
-    while found := batch.advance():
-        yield from (token.text for token in found if token.text.done)
+    batch.waiting.extend(texts)
+    yield from (token.text for token in batch if token.text.done)
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def _in_order(stream: Callable[Arguments, Iterator[Text]]) -> Callable[Arguments, list[Text]]:
+    @functools.wraps(stream)
+    def collected(*arguments: Arguments.args, **options: Arguments.kwargs) -> list[Text]:
+        return sorted(stream(*arguments, **options), key=lambda text: text.number)
+
+    return collected
+
+
+generate_batch = _in_order(stream_batch)
+"""All texts of `stream_batch`, in the order of the prompts."""

@@ -8,16 +8,13 @@ import mlx.core as mx
 from ..randomness import key as named_key
 from ..recipe import GenerateRecipe
 from ..tokenizers.base import Tokenizer
-from .batch import Batch, Text
+from .batch import ROWS, Batch, Text
 from .beams import beam_search
 from .engine import generate_tokens
 from .keys import row_keys
 from .memory import make_memory
 from .prompt_cache import PromptCache
 from .text import Completion, Writer
-
-BATCH = 32
-"""Texts that are written at a time; when one ends, the next begins in its place."""
 
 
 def stream_text(
@@ -58,12 +55,7 @@ def stream_text(
 
 
 def complete(
-    model: Any,
-    tokenizer: Tokenizer,
-    prompt: list[int],
-    settings: GenerateRecipe,
-    key: mx.array,
-    stop: Collection[int],
+    model: Any, tokenizer: Tokenizer, prompt: list[int], settings: GenerateRecipe, key: mx.array, stop: Collection[int]
 ) -> Completion:
     """All of the text at once."""
     completion = Completion()
@@ -100,7 +92,7 @@ def complete_all(
             for beam, writer in zip(beams, some, strict=False):
                 _write(writer, beam.tokens)
     else:
-        memory = make_memory(model, min(BATCH, len(prompts) * samples))
+        memory = make_memory(model, min(ROWS, len(prompts) * samples))
         batch = Batch(model, memory, settings, stop, tokenizer.vocab_size, automaton)
         for number, prompt in enumerate(prompts):
             for sample in range(samples):
@@ -122,9 +114,8 @@ def _write(writer: Writer, tokens: list[int]) -> None:
 
 def _write_batch(batch: Batch, writers: list[Writer]) -> None:
     """Let all texts of a batch be written, each by the writer of its number."""
-    while found := batch.advance():
-        for token in found:
-            writer = writers[token.text.number]
-            writer.add(token.id, token.logprobs)
-            if writer.done and not token.text.done:
-                batch.end(token.text)
+    for token in batch:
+        writer = writers[token.text.number]
+        writer.add(token.id, token.logprobs)
+        if writer.done and not token.text.done:
+            batch.end(token.text)

@@ -16,7 +16,7 @@ Stored = Any
 class KVCache:
     """Keys and values of the tokens so far, [B, kv_heads, offset, size], in buffers that grow by whole steps."""
 
-    STEP = 256
+    STEP = 128
 
     def __init__(self) -> None:
         self.keys: Stored = None
