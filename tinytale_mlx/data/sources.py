@@ -17,7 +17,7 @@ from . import embedded, files, hub, standard_input
 from .compression import CODECS
 from .files import Document, OnSkip, Row, Skipped, check_suffix, is_supported, read_rows, to_document, usable
 
-__all__ = ["Document", "Part", "Skipped", "documents", "names", "parts", "resolve", "size"]
+__all__ = ["Document", "Part", "Skipped", "documents", "names", "parts", "resolve", "rows", "size"]
 
 FILE_SUFFIXES = {*files.READERS, files.PARQUET, *CODECS, ".zip", ".html", ".xml", ".pdf"}
 TALES = 20_000  # documents where the recipe names no number
@@ -197,11 +197,11 @@ def _documents(
         def make(row: Any, where: str, field: str = field) -> Document | None:
             return to_document(row, field, where)
 
-        yield from usable(_rows(place, data, field), make, _label(place), _skip(data, on_skip))
+        yield from usable(rows(place, data, field), make, _label(place), _skip(data, on_skip))
 
 
-def _rows(place: Location, data: DataRecipe, field: str) -> Iterator[Row]:
-    """Of a file, standard input or a data set."""
+def rows(place: Location, data: DataRecipe, field: str) -> Iterator[Row]:
+    """The rows of a file, standard input or a data set; of columns, `field` alone where it is there."""
     replace = data.invalid_utf8 == "replace"
     if isinstance(place, Path):
         return read_rows(place, replace, column=field)
