@@ -64,6 +64,7 @@ SMALL_TEST = ["tokenizer.vocab_size=8192", "model.hidden_size=256", "model.layer
         ("lillm-300m", [], 291_554_304),
         ("shakespeare-char", [], 804_096),
         ("shakespeare", [], 800_256),
+        ("shakespeare-long", [], 800_256),
     ],
 )
 def test_parameter_counts(name: str, overrides: list[str], count: int):
