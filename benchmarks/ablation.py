@@ -55,7 +55,8 @@ Job = tuple[str, float, int]
 def train(data: str | None, variant: str, rate: float, seed: int, steps: int) -> Figures:
     """Train one recipe; its validation loss and CPU seconds."""
     text = ["data.source=tales", "data.documents=500"] if data is None else [f"data.source={data}"]
-    changes = [*VARIANTS[variant][0], f"train.learning_rate={rate}", f"train.steps={steps}", f"seed={seed}"]
+    length = [f"train.steps={steps}", f"train.warmup_steps={steps // 20}"]
+    changes = [*VARIANTS[variant][0], f"train.learning_rate={rate}", *length, f"seed={seed}"]
     recipe = recipe_files.load("shakespeare-char", [*text, *QUIET, *changes])
     started = time.process_time()
     with tempfile.TemporaryDirectory() as runs:

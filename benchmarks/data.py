@@ -3,8 +3,8 @@
     tinytale bench data --rounds 3 --large 1000
 
 The text is that of `--data`, else the embedded tales, repeated up to `--text` MB. Every measurement runs in a process
-of its own. "Encode" is `encode_batch` on all documents in memory, on one core; preparing also reads and parses the file,
-splits, and writes the tokens.
+of its own. "Encode" is `encode_batch` on all documents in memory, on one core; preparing also reads and parses the
+file, splits, and writes the tokens.
 """
 
 import argparse

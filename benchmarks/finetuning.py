@@ -1,17 +1,15 @@
-"""Fine-tuning beside mlx-lm's trainer: `python -m tinytale_mlx.benchmarks.finetuning --data wikisql/train.jsonl`.
+"""How fast is fine-tuning, and in how much memory, beside mlx-lm's trainer and, with --peers, transformers and peft?
+
+    tinytale bench finetuning --data wikisql/train.jsonl --peers
 
 A Llama of 42M parameters (12 layers, 512 wide, 8,192 tokens), random weights, float32; the same batches of four
-examples in the same order for both programs, padded alike. Every measurement is a process of its own. Peak memory is
+examples in the same order for all programs, padded alike. Every measurement is a process of its own. Peak memory is
 MLX's own count, from after loading on, and is the same whenever it is measured; tokens per CPU second need a quiet
 machine. `tinytale-binned` has batches of its own making, of the same size, `tinytale-chunked` a loss in pieces.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,21 +34,29 @@ from tinytale_mlx.training.step import Step
 from tinytale_mlx.tuning import attach, new_adapter
 from tinytale_mlx.tuning.quantize import quantize, uniform
 
-from .machine import facts
+from . import steps
+from .apart import Figures, Unavailable, call, excused
+from .machine import process_peak
+from .results import Column, Report
+from .runner import main
 
 BATCH, RATE, CONTEXT = 4, 1e-4, 512
 METHODS = ("lora", "lora-checkpoint", "full", "qlora")
 PROGRAMS = ("tinytale", "tinytale-binned", "tinytale-chunked", "mlx-lm")
+PEERS = ("transformers and peft",)
+QUICK = {"steps": 4, "layers": 2, "methods": ["lora", "full"], "programs": ["tinytale", "mlx-lm"]}
 
 
 # ---------------------------------------------------------------------- what both get
-def prepare(folder: Path, data: Path) -> None:
+def prepare(folder: Path, data: str | None, layers: int) -> None:
     """The model directory, and of the examples tokens and offsets."""
-    texts = [str(one) for one in sources.documents(DataRecipe(source=str(data)), seed=0)]
+    recipe = DataRecipe(source=data) if data else DataRecipe(documents=2000)
+    texts = [str(one) for one in sources.documents(recipe, seed=0)]
     tokenizer = ByteBPE.train(texts, 8192)
     config = ModelConfig(
-        hidden_size=512, layers=12, heads=8, kv_heads=4, intermediate_size=1536, context=CONTEXT, vocab_size=8192
-    )
+        hidden_size=512, layers=layers, heads=8, kv_heads=4, intermediate_size=1536, context=CONTEXT,
+        vocab_size=tokenizer.vocab_size,
+    )  # fmt: skip
     save_model(folder, Transformer(config), tokenizer, GenerateRecipe(), chat_template=False)
     examples = conversation_set(texts, tokenizer, CONTEXT)
     mx.save_safetensors(
@@ -84,18 +90,19 @@ def weights_of(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- one measurement
-def measure(program: str, method: str, folder: Path, steps: int) -> dict[str, float]:
-    """Tokens per CPU second of the second half of the steps, in which most shapes are compiled; the peak of all."""
-    once = theirs(method, folder) if program == "mlx-lm" else ours(program, method, folder)
+def work(program: str, method: str, place: str, count: int) -> Figures:
+    """In this process: tokens per CPU second of the second half of the steps, in which most shapes are compiled; the
+    peak of all."""
+    folder = Path(place)
+    sides = {"mlx-lm": theirs, PEERS[0]: peft}
+    once = sides[program](method, folder) if program in sides else ours(program, method, folder)
     mx.clear_cache()
-    mx.reset_peak_memory()
-    tokens = spent = 0.0
-    for number in range(steps):
-        started = time.process_time()
-        found = once()
-        if number >= steps // 2:
-            tokens, spent = tokens + found, spent + time.process_time() - started
-    return {"tokens_per_cpu_second": tokens / spent, "peak_memory_bytes": mx.get_peak_memory()}
+    first = steps.timed(lambda: [once() for _ in range(count // 2)])
+    done: list[float] = []
+    second = steps.timed(lambda: done.extend(once() for _ in range(count - count // 2)))
+    peak = None if program in PEERS else max(first["peak"], second["peak"])
+    speeds = {name: sum(done) / second[name] for name in ("seconds", "cpu_seconds")}
+    return {**speeds, "peak": peak, "process_peak": process_peak()}
 
 
 def ours(program: str, method: str, folder: Path) -> Callable[[], float]:
@@ -129,11 +136,11 @@ def ours(program: str, method: str, folder: Path) -> Callable[[], float]:
 
 def theirs(method: str, folder: Path) -> Callable[[], float]:
     """The step of mlx_lm.tuner.trainer.train: the same compiled function of its loss, on the same batches."""
-    from functools import partial
-
-    from mlx_lm.tuner.trainer import default_loss, grad_checkpoint
+    from mlx_lm.tuner.trainer import grad_checkpoint
     from mlx_lm.tuner.utils import linear_to_lora_layers
     from mlx_lm.utils import load_model as load_theirs
+
+    from .peers.mlx_lm_gpt import training_step
 
     model: Any = load_theirs(folder)[0]
     name = method.partition("-")[0]
@@ -148,56 +155,66 @@ def theirs(method: str, folder: Path) -> Callable[[], float]:
     if method.endswith("checkpoint"):
         grad_checkpoint(model.layers[0])
     optimizer = optim.AdamW(RATE, weight_decay=0.0, bias_correction=True)
-    value_and_grad = nn.value_and_grad(model, default_loss)
-    state = [model.state, optimizer.state]
-
-    @partial(mx.compile, inputs=state, outputs=state)
-    def step(tokens: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
-        (loss, count), gradients = value_and_grad(model, tokens, lengths)
-        optimizer.update(model, gradients)
-        return loss, count
-
+    step = training_step(model, optimizer)
     model.train()
     stream = batches(folder)
 
     def once() -> float:
         tokens, lengths = next(stream)
-        found = step(mx.array(tokens), mx.array(np.stack([np.zeros(BATCH, np.int64), lengths], axis=1)))
-        mx.eval(state, found)
-        mx.clear_cache()  # as its trainer does after every step
+        step(mx.array(tokens), mx.array(np.stack([np.zeros(BATCH, np.int64), lengths], axis=1)))
         return float(weights_of(tokens, lengths).sum())  # its own count has one too many in padded rows
 
     return once
 
 
+def peft(method: str, folder: Path) -> Callable[[], float]:
+    """The same in PyTorch: transformers' Llama, with peft's LoRA."""
+    from .peers.peft_lora import PeftTrainer
+
+    if method == "qlora":
+        raise Unavailable("peft's QLoRA needs bitsandbytes, and that an NVIDIA card")
+    trainer, stream = PeftTrainer(folder, method, RATE), batches(folder)
+
+    def once() -> float:
+        tokens, lengths = next(stream)
+        weights = weights_of(tokens, lengths)
+        trainer.step(tokens, weights)
+        return float(weights.sum())
+
+    return once
+
+
 # ---------------------------------------------------------------------- all of them
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", type=Path, required=True, help="JSON Lines with a field `text`, such as wikisql's")
-    options.add_argument("--steps", type=int, default=60)
-    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    options.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
-    options.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.measure:
-        program, method, folder = given.measure
-        print(json.dumps(measure(program, method, Path(folder), given.steps)))
-        return
-    print(json.dumps(facts()))
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", help="JSON Lines with a field `text`, such as wikisql's; else embedded tales")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--layers", type=int, default=12, help="of the model")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+
+
+def measure(given: argparse.Namespace, report: Report) -> None:
+    table = report.table(
+        "Fine-tuning",
+        ["method", "program"],
+        [
+            Column("per CPU second", "tokens", "higher"),
+            Column("speed", "tokens/s", "higher"),
+            Column("peak by MLX", "bytes", "lower"),
+            Column("peak of the process", "bytes", "lower"),
+        ],
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        prepare(folder, given.data)
+        prepare(folder, given.data, given.layers)
         for method in given.methods:
-            for program in given.programs:
-                print(json.dumps({"method": method, "program": program, **_apart(program, method, folder, given)}))
-                sys.stdout.flush()
-
-
-def _apart(program: str, method: str, folder: Path, given: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "tinytale_mlx.benchmarks.finetuning", "--data", str(given.data), "--steps"]
-    command += [str(given.steps), "--measure", program, method, str(folder)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            for program in [*given.programs, *(PEERS if given.peers else ())]:
+                row = table.row(method, program)
+                with excused(row):
+                    found = call(work, program, method, str(folder), given.steps)
+                    row.set(per_CPU_second=found["cpu_seconds"], speed=found["seconds"])
+                    row.set(peak_by_MLX=found["peak"], peak_of_the_process=found["process_peak"])
 
 
 if __name__ == "__main__":
-    main()
+    main("finetuning")

@@ -1,6 +1,6 @@
 """How fast does a model write, beside mlx-lm with the same weights?
 
-    python -m tinytale_mlx.benchmarks.generation --model 14m --bits 32 4 --rounds 5
+    tinytale bench generation --model 14m --bits 32 4 --rounds 5
 
 Random weights; greedy; both sides in one process, in turns, so a busy machine slows both. A round reads a prompt and
 writes on from it, alone and eight at a time. The figures of a side are medians over the rounds; a ratio is the median
@@ -9,8 +9,6 @@ Peak memory is what MLX counts beyond the weights.
 """
 
 import argparse
-import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -20,7 +18,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from tinytale_mlx import device
 from tinytale_mlx.generation.batch import generate_batch
 from tinytale_mlx.generation.engine import generate_ids
 from tinytale_mlx.models import Transformer
@@ -28,7 +25,9 @@ from tinytale_mlx.models.parameters import named_arrays
 from tinytale_mlx.recipe import GenerateRecipe, ModelConfig
 from tinytale_mlx.tuning.quantized_matmul import use_calibrated_product
 
-from .machine import facts
+from .peers.mlx_lm_gpt import llama_of
+from .results import Column, Report, Row
+from .runner import main
 
 CONTEXT = 512
 SHAPES: dict[str, dict[str, int]] = {
@@ -40,24 +39,8 @@ ROWS = 8
 
 def both_models(shape: dict[str, int], bits: int) -> tuple[Transformer, Any]:
     """Ours, and mlx-lm's Llama with the same weights; below 32 bits quantized by the same call."""
-    from mlx_lm.models import llama
-
     ours = Transformer(ModelConfig.model_validate({**shape, "context": CONTEXT}))
-    theirs = llama.Model(
-        llama.ModelArgs(
-            model_type="llama",
-            hidden_size=shape["hidden_size"],
-            num_hidden_layers=shape["layers"],
-            intermediate_size=shape["intermediate_size"],
-            num_attention_heads=shape["heads"],
-            num_key_value_heads=shape["heads"],
-            rms_norm_eps=1e-5,
-            vocab_size=shape["vocab_size"],
-            max_position_embeddings=CONTEXT,
-            rope_theta=10000.0,
-            tie_word_embeddings=True,
-        )
-    )
+    theirs = llama_of(ours.config)
     theirs.load_weights(list(named_arrays(ours.parameters())), strict=True)
     if bits < 32:
         for model in (ours, theirs):
@@ -106,12 +89,12 @@ def measure_one(side: Tinytale | MlxLm, prompt: list[int], count: int) -> tuple[
     first, ids = _timed(lambda: [next(stream)])
     rest, more = _timed(lambda: list(stream))
     return {
-        "first token ms": first["seconds"] * 1e3,
-        "prefill tokens/s": len(prompt) / first["seconds"],
-        "prefill tokens/CPU s": len(prompt) / first["cpu"],
-        "decode tokens/s": (count - 1) / rest["seconds"],
-        "decode tokens/CPU s": (count - 1) / rest["cpu"],
-        "peak MB": max(first["peak"], rest["peak"]),
+        "first token": first["seconds"] * 1e3,
+        "prefill": len(prompt) / first["seconds"],
+        "prefill by CPU": len(prompt) / first["cpu"],
+        "decode": (count - 1) / rest["seconds"],
+        "decode by CPU": (count - 1) / rest["cpu"],
+        "peak": max(first["peak"], rest["peak"]),
     }, [*ids, *more]
 
 
@@ -120,9 +103,9 @@ def measure_batch(side: Tinytale | MlxLm, prompts: list[list[int]], count: int) 
     timed, ids = _timed(lambda: side.batch(prompts, count))
     tokens = len(prompts) * count
     return {
-        "batch tokens/s": tokens / timed["seconds"],
-        "batch tokens/CPU s": tokens / timed["cpu"],
-        "batch peak MB": timed["peak"],
+        "batch": tokens / timed["seconds"],
+        "batch by CPU": tokens / timed["cpu"],
+        "batch peak": timed["peak"],
     }, ids
 
 
@@ -133,65 +116,68 @@ def _timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     started, cpu = time.perf_counter(), time.process_time()
     result = work()
     seconds = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
-    return {**seconds, "peak": (mx.get_peak_memory() - held) / 1e6}, result
+    return {**seconds, "peak": mx.get_peak_memory() - held}, result
 
 
-def measure(name: str, bits: int, rounds: int, prompt: int, count: int) -> list[dict[str, Any]]:
-    """A row for each figure: both sides, and how many times better ours is."""
-    shape = SHAPES[name]
-    ours, theirs = both_models(shape, bits)
-    sides = {"tinytale": Tinytale(ours), "mlx-lm": MlxLm(theirs)}
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, shape["vocab_size"], prompt).tolist()
-    many = [rng.integers(0, shape["vocab_size"], prompt // 2 + 4 * row).tolist() for row in range(ROWS)]
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-    same = True
-    for number in range(rounds + 1):  # the first compiles and allocates, and does not count
-        texts = []
-        for side, program in sides.items():
-            one, text = measure_one(program, ids, count)
-            batch, batch_texts = measure_batch(program, many, count // 2)
-            texts.append((text, batch_texts))
-            if number:
-                found[side].append(one | batch)
-        same = same and texts[0] == texts[1]
-    rows = []
-    for figure in found["tinytale"][0]:
-        values = {side: [each[figure] for each in found[side]] for side in sides}
-        ratios = [a / b for a, b in zip(values["tinytale"], values["mlx-lm"], strict=True)]
-        medians = {side: statistics.median(numbers) for side, numbers in values.items()}
-        rows.append(
-            {"model": name, "bits": bits, "figure": figure, **medians, "ratio": statistics.median(ratios), "same": same}
-        )
-    return rows
+FIGURES = [
+    Column("first token", "ms", "lower"),
+    Column("prefill", "tokens/s", "higher"),
+    Column("prefill by CPU", "tokens/CPU s", "higher"),
+    Column("decode", "tokens/s", "higher"),
+    Column("decode by CPU", "tokens/CPU s", "higher"),
+    Column("peak", "bytes", "lower"),
+    Column("batch", "tokens/s", "higher"),
+    Column("batch by CPU", "tokens/CPU s", "higher"),
+    Column("batch peak", "bytes", "lower"),
+]
+QUICK = {"model": ["14m"], "rounds": 2, "prompt": 32, "tokens": 24}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--bits", nargs="+", type=int, default=[32, 4], choices=[32, 8, 4])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=128, help="tokens to write")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    device.configure()
-    rows = []
-    for name in options.model:
-        for bits in options.bits:
-            rows += measure(name, bits, options.rounds, options.prompt, options.tokens)
-    if options.json:
-        print(json.dumps({"machine": facts(), "rows": rows}))
-        return
-    for key, value in facts().items():
-        print(f"{key:>14}  {value}")
-    print(f"{'model':6} {'bits':>4}  {'':24} {'tinytale':>10} {'mlx-lm':>10} {'ratio':>7}  tokens")
-    for row in rows:
-        print(
-            f"{row['model']:6} {row['bits']:4}  {row['figure']:24} {row['tinytale']:10.1f} {row['mlx-lm']:10.1f} "
-            f"{row['ratio']:7.2f}  {'the same' if row['same'] else 'DIFFERENT'}"
-        )
+
+
+def measure(given: argparse.Namespace, report: Report) -> None:
+    table = report.table("Writing", ["model", "bits", "program"], FIGURES)
+    better = [Column(column.name, "x", "higher") for column in FIGURES]
+    ratios = report.table("How many times better tinytale is than mlx-lm", ["model", "bits"], better)
+    for name in given.model:
+        for bits in given.bits:
+            rows = {program: table.row(name, bits, program) for program in ("tinytale", "mlx-lm")}
+            compare(name, bits, given, rows, ratios.row(name, bits), table.notes)
+
+
+def compare(
+    name: str, bits: int, given: argparse.Namespace, rows: dict[str, Row], ratios: Row, notes: list[str]
+) -> None:
+    """Round by round; a note says it where the two did not write the same."""
+    shape = SHAPES[name]
+    ours, theirs = both_models(shape, bits)
+    sides = {"tinytale": Tinytale(ours), "mlx-lm": MlxLm(theirs)}
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, shape["vocab_size"], given.prompt).tolist()
+    many = [rng.integers(0, shape["vocab_size"], given.prompt // 2 + 4 * row).tolist() for row in range(ROWS)]
+    same = True
+    for number in range(given.rounds + 1):  # the first compiles and allocates, and does not count
+        texts, found = [], {}
+        for side, program in sides.items():
+            one, text = measure_one(program, ids, given.tokens)
+            batch, batch_texts = measure_batch(program, many, given.tokens // 2)
+            texts.append((text, batch_texts))
+            found[side] = one | batch
+        same = same and texts[0] == texts[1]
+        if number:
+            for side, row in rows.items():
+                row.add(**found[side])
+            for column in FIGURES:
+                a, b = (found[side][column.name] for side in sides)
+                ratios.add(**{column.name: a / b if column.better == "higher" else b / a})
+    notes.append(f"{name}, {bits} bits: both wrote {'the same' if same else '**different**'} tokens")
 
 
 if __name__ == "__main__":
-    main()
+    main("generation")

@@ -42,7 +42,7 @@ RUNS = {
     "TinyStories sample": Training("tale", "tinystories"),
     "WikiText-2 sample": Training("tale", "wikitext"),
 }
-QUICK = {"steps": 150, "every": 30}
+QUICK = {"steps": 60, "every": 20, "documents": 1500}
 
 
 def train(recipe_name: str, sets: list[str], runs: str) -> Figures:
@@ -61,7 +61,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar="FILE", help="the text of that name")
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
-    parser.add_argument("--steps", type=int, help="instead of the recipe's")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's, with a shorter warm-up")
+    parser.add_argument("--documents", type=int, help="at most so many of each text")
     parser.add_argument("--every", type=int, help="steps between validations; the recipe's, if left out")
 
 
@@ -108,13 +109,15 @@ def measure(given: argparse.Namespace, report: Report) -> None:
 
 
 def _sets(run: Training, text: str | None, seed: int, given: argparse.Namespace) -> list[str]:
-    return [
-        *run.sets,
-        *([f"data.source={json.dumps(text)}", "data.documents=null"] if text else []),
-        *([f"train.steps={given.steps}"] if given.steps else []),
-        *([f"train.validate_every={given.every}"] if given.every else []),
-        f"seed={seed}",
-    ]
+    changes = {
+        "data.source": json.dumps(text) if text else None,
+        "data.documents": given.documents or ("null" if text else None),
+        "train.steps": given.steps,
+        "train.warmup_steps": given.steps and given.steps // 20,
+        "train.validate_every": given.every,
+        "seed": seed,
+    }
+    return [*run.sets, *(f"{key}={value}" for key, value in changes.items() if value is not None)]
 
 
 def _run(recipe: str, sets: list[str], line: Line, log: Path | None) -> Figures:

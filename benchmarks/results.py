@@ -173,7 +173,7 @@ class Report:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Report":
         """Raises UserError for what is no report of this format."""
-        if content.get("format") != FORMAT:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"this is no result of a benchmark in format {FORMAT}")
         try:
             rest = {name: value for name, value in content.items() if name not in ("format", "tables", "plots")}
@@ -186,9 +186,10 @@ def read(path: Path) -> list[Report]:
     """The reports of a NAME.json, or of a results.json. Raises UserError, naming the file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
+        several = content.get("reports", [content]) if isinstance(content, dict) else None
+        if not isinstance(several, list):
             raise UserError("this is no result of a benchmark")
-        return [Report.from_json(one) for one in content.get("reports", [content])]
+        return [Report.from_json(one) for one in several]
     except OSError as error:
         raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # UserError is one, and so are broken JSON and bytes that are not UTF-8

@@ -15,11 +15,13 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tinytale_mlx import device
 from tinytale_mlx.disk import replacing, writing
 from tinytale_mlx.errors import UserError
+from tinytale_mlx.reports.bench_page import bench_page, compare_page
+from tinytale_mlx.reports.page import Page, files
 
 from . import NAMES, machine, question, results
 from .results import COMPLETE, INTERRUPTED, Report
@@ -47,16 +49,38 @@ def main(name: str, arguments: list[str] | None = None) -> None:
     if given.json:
         print(json.dumps(report.to_json()))
     else:
-        show(report)
-    sys.exit({COMPLETE: 0, INTERRUPTED: STOPPED}.get(report.status, 1))
+        show(bench_page([report.to_json()]))
+    sys.exit(exit_code([report]))
+
+
+def exit_code(reports: list[Report]) -> int:
+    """0 where all are complete."""
+    statuses = {report.status for report in reports}
+    if INTERRUPTED in statuses:
+        return STOPPED
+    return 0 if statuses <= {COMPLETE} else 1
+
+
+class Parser(argparse.ArgumentParser):
+    """What is wrong with the options is a UserError, and help begins as that of the other commands."""
+
+    def __init__(self, name: str, description: str | None):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            f"tinytale bench {name}", description=description, formatter_class=formatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} -h shows the options")
+
+    def format_help(self) -> str:
+        return "U" + super().format_help().removeprefix("u")
 
 
 def parse(name: str, arguments: list[str]) -> argparse.Namespace:
-    """The options. With --quick those that are not given are the module's quick ones."""
+    """The options. With --quick those that are not given are the module's quick ones. Raises UserError."""
     module = importlib.import_module(f"{__package__}.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"tinytale bench {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(name, module.__doc__)
     parser.add_argument("--quick", action="store_true", help="a smaller measurement, in less than a minute")
     parser.add_argument("--peers", action="store_true", help="beside other programs, as far as they are installed")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else there")
@@ -106,7 +130,10 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 # ---------------------------------------------------------------------- one after the other
 def run_all(quick: bool, peers: bool, out: Path, names: tuple[str, ...] = NAMES) -> list[Report]:
-    """Every benchmark, each in a process of its own; NAME.json and results.json in `out`. Ctrl-C ends the last one."""
+    """Every benchmark, each in a process of its own, until Ctrl-C.
+
+    In `out` there are then NAME.json of each, results.json of all, and report.html, report/report.md and its pictures.
+    """
     folder(out)
     flags = [flag for flag, on in (("--quick", quick), ("--peers", peers)) if on]
     reports: list[Report] = []
@@ -117,7 +144,27 @@ def run_all(quick: bool, peers: bool, out: Path, names: tuple[str, ...] = NAMES)
         print(f"    {reports[-1].status}, {reports[-1].seconds:.0f} s", file=sys.stderr, flush=True)
         if reports[-1].status == INTERRUPTED:
             break
+    write_page(bench_page([report.to_json() for report in reports]), "report", out)
     return reports
+
+
+def compare(first: Path, second: Path) -> Page:
+    """Two files side by side. Raises UserError for what is none."""
+    before, after = ([report.to_json() for report in results.read(file)] for file in (first, second))
+    return compare_page(before, after, _told_apart(first, second))
+
+
+def _told_apart(first: Path, second: Path) -> tuple[str, str]:
+    """The files' names, or where these are the same those of their folders as well."""
+    return (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
+
+
+def write_page(page: Page, name: str, out: Path) -> None:
+    """NAME.html, and NAME/report.md with its pictures."""
+    folder(out / name)
+    for path, content in files(page, name).items():
+        with writing("the report", out / path), replacing(out / path) as temporary:
+            temporary.write_bytes(content)
 
 
 def _run_apart(name: str, flags: list[str], out: Path) -> Report:

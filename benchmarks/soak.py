@@ -39,7 +39,7 @@ SECONDS_A_LIFE = 3.0
 """At most; one that is to die at any moment does so in the first ones."""
 PLACES = ("while deleting", "during a save", "elsewhere")
 COUNTED = ("kills", *PLACES, "runs finished")
-QUICK = {"kills": 6}
+QUICK = {"kills": 3}
 PATIENCE = 120.0
 """Seconds after which a process that does nothing is a failure."""
 

@@ -1,5 +1,7 @@
 """A training step of a recipe, as `tinytale train` takes it, on random tokens: what several benchmarks measure."""
 
+import time
+from collections.abc import Callable
 from functools import partial
 
 import mlx.core as mx
@@ -15,7 +17,7 @@ from tinytale_mlx.training.losses import token_loss
 from tinytale_mlx.training.optimizers import make_optimizer
 from tinytale_mlx.training.step import Step, StepResult
 
-from .apart import Unavailable
+from .apart import Figures, Unavailable
 
 MicroBatch = tuple[np.ndarray, np.ndarray]
 """Tokens [B, T+1] and weights [B, T]."""
@@ -45,6 +47,15 @@ def take(step: Step, recipe: Recipe, number: int) -> StepResult:
 
 def tokens_of_a_step(recipe: Recipe) -> int:
     return recipe.train.batch_size * recipe.train.accumulate * recipe.model.context
+
+
+def timed(work: Callable[[], object]) -> Figures:
+    """What it takes: seconds, CPU seconds of all threads, and bytes at the peak by MLX's count."""
+    mx.reset_peak_memory()
+    started, spent = time.perf_counter(), time.process_time()
+    work()
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - spent
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak": mx.get_peak_memory()}
 
 
 def forecast_memory(recipe: Recipe) -> Memory:

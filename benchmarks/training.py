@@ -10,7 +10,6 @@ of them, and the ratios are the medians of the rounds' ratios. MLX counts its pe
 
 import argparse
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -97,7 +96,7 @@ def _add(rows: dict[str, Row], found: list[Figures | None], tokens: int) -> None
         if figures is None:
             continue
         row.add(speed=tokens / figures["seconds"], per_CPU_second=tokens / figures["cpu_seconds"])
-        row.set(**{"peak by MLX": figures.get("peak"), "peak of the process": figures["process_peak"]})
+        row.set(**{"peak by MLX": figures["peak"], "peak of the process": figures["process_peak"]})
         if ours:
             row.add(tinytale_beside_it=figures["seconds"] / ours["seconds"])
 
@@ -107,15 +106,9 @@ def turns(program: str, recipe_name: str, sets: list[str], count: int) -> Iterat
     """What so many steps take, again and again."""
     recipe = recipe_files.load(recipe_name, sets)
     step = STEPS[program](recipe)
-    mlx = program in PROGRAMS
     for first in itertools.count(step=count):
-        mx.reset_peak_memory()
-        started, spent = time.perf_counter(), time.process_time()
-        for number in range(first, first + count):
-            step(number)
-        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - spent
-        peak = {"peak": mx.get_peak_memory()} if mlx else {}
-        yield {"seconds": seconds, "cpu_seconds": cpu_seconds, "process_peak": process_peak(), **peak}
+        found = steps.timed(lambda first=first: [step(number) for number in range(first, first + count)])
+        yield {**found, "peak": found["peak"] if program in PROGRAMS else None, "process_peak": process_peak()}
 
 
 def tinytale_step(recipe: Recipe) -> TrainStep:
