@@ -13,19 +13,13 @@ from tinytale_mlx.errors import UserError
 from .chat_commands import HELP, Commands
 from .options import (
     Adapter,
-    MaxNewTokens,
-    MinP,
     Model,
-    RepetitionPenalty,
     Runs,
+    Sampling,
     Seed,
-    SetSampling,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
     load_model,
     printable,
+    with_sampling,
 )
 from .terminal import Interrupts, coloured, dimmed, edit_lines, has_colour, plain_warnings, say, well_formed
 
@@ -34,18 +28,13 @@ if TYPE_CHECKING:
     from tinytale_mlx.stages import Loaded
 
 
+@with_sampling
 def chat(
     model: Model = None,
     adapter: Adapter = None,
     system: Annotated[str, typer.Option("--system", help="What the model is told before the first question.")] = "",
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    max_new_tokens: MaxNewTokens = None,
-    stop: Stop = None,
-    set_: SetSampling = None,
+    *,
+    sampling: Sampling,
     show_probabilities: Annotated[
         bool, typer.Option("--show-probabilities", help="Colour each token by how likely the model found it.")
     ] = False,
@@ -71,10 +60,7 @@ def chat(
     loaded = load_model(model, adapter, runs)
     if loaded.note:
         say(loaded.note)
-    settings = with_options(
-        loaded.settings, set_, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, stop=stop or None,
-        repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens,
-    )  # fmt: skip
+    settings = with_options(loaded.settings, **sampling)
     if show_probabilities and not has_colour(sys.stdout):
         say("--show-probabilities needs a terminal with colours, so there are none")
         show_probabilities = False

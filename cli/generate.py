@@ -16,20 +16,14 @@ from tinytale_mlx.errors import UserError
 from .options import (
     Adapter,
     Json,
-    MaxNewTokens,
-    MinP,
     Model,
-    RepetitionPenalty,
     Runs,
+    Sampling,
     Seed,
-    SetSampling,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
     load_model,
     print_json,
     printable,
+    with_sampling,
 )
 
 if TYPE_CHECKING:
@@ -38,8 +32,12 @@ if TYPE_CHECKING:
 
 TOGETHER = 16
 """Prompts of a file that are computed together, and written before the next are begun."""
+LINES = (".jsonl", ".ndjson")
+DRAWING = ("temperature", "top_k", "top_p", "min_p")
+"""What is for drawing a token, which a search for the likeliest text never does."""
 
 
+@with_sampling
 def generate(
     model: Model = None,
     adapter: Adapter = None,
@@ -56,13 +54,8 @@ def generate(
         Path | None, typer.Option("--output", "-o", help="Write to this file; JSON Lines if it ends in .jsonl.")
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Completions of each prompt.")] = 1,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    max_new_tokens: MaxNewTokens = None,
-    stop: Stop = None,
+    *,
+    sampling: Sampling,
     beams: Annotated[
         int | None, typer.Option("--beams", help="Look for the likeliest text with so many beams.")
     ] = None,
@@ -70,7 +63,6 @@ def generate(
         list[str] | None, typer.Option("--choice", help="Write one of these texts; repeat it for each.")
     ] = None,
     valid_json: Annotated[bool, typer.Option("--valid-json", help="Write nothing but a JSON object or array.")] = False,
-    set_: SetSampling = None,
     logprobs: Annotated[
         int | None,
         typer.Option("--logprobs", min=0, help="In JSON, each token's log-probability, and so many alternatives."),
@@ -97,15 +89,13 @@ def generate(
     from .settings import read_prompts, with_options
     from .terminal import plain_warnings, say
 
+    _check(prompts_file, output, beams, logprobs, sampling, json)
     prompts = [_standard_input() if text == "-" else text for text in prompt or []]
     prompts += read_prompts(prompts_file) if prompts_file else []
     loaded = load_model(model, adapter, runs)
     if loaded.note:
         say(loaded.note)
-    loaded.settings = with_options(
-        loaded.settings, set_, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, stop=stop or None,
-        repetition_penalty=repetition_penalty, max_new_tokens=max_new_tokens, beams=beams,
-    )  # fmt: skip
+    loaded.settings = with_options(loaded.settings, **sampling, beams=beams)
     how = {"seed": seed, "logprobs": logprobs, "choices": choice or None, "json": valid_json}
     with plain_warnings():
         if output is not None:
@@ -114,6 +104,25 @@ def generate(
             _as_json(loaded, prompts or [""], count, how)
         else:
             _on_screen(loaded, prompts or [""], count, how)
+
+
+def _check(
+    prompts_file: Path | None,
+    output: Path | None,
+    beams: int | None,
+    logprobs: int | None,
+    sampling: Sampling,
+    json: bool,
+) -> None:
+    """Raises UserError for options of which one would be ignored, or would destroy what the other reads."""
+    if prompts_file and output and output.exists() and output.samefile(prompts_file):
+        raise UserError(f"{output} holds the prompts; give --output another name")
+    if logprobs is not None and not json and (output is None or output.suffix not in LINES):
+        raise UserError("--logprobs are shown in JSON alone: add --json, or --output FILE.jsonl")
+    if beams is not None and beams > 1:
+        drawing = [f"--{name.replace('_', '-')}" for name in DRAWING if sampling.get(name)]
+        if ignored := [*drawing, *(["--logprobs"] if logprobs is not None else [])]:
+            raise UserError(f"--beams looks for the likeliest text and knows no {ignored[0]}; leave one of them out")
 
 
 def _standard_input() -> str:
@@ -149,7 +158,7 @@ def _as_json(loaded: "Loaded", prompts: list[Any], count: int, how: dict[str, An
 
 def _to_file(path: Path, loaded: "Loaded", prompts: list[Any], count: int, how: dict[str, Any], json: bool) -> None:
     """As they are finished, so that what is written is not lost; the figures on stderr, or as JSON."""
-    lines = path.suffix in (".jsonl", ".ndjson")
+    lines = path.suffix in LINES
     started, done, tokens = time.perf_counter(), 0, 0
     with disk.writing("the completions", path), path.open("w", encoding="utf-8") as file:
         for prompt, one in _completions(loaded, prompts, count, how):

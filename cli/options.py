@@ -1,9 +1,12 @@
 """Options that several commands share, and how they print JSON."""
 
+import functools
+import inspect
 import json
 import math
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +59,37 @@ SetSampling = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the recipe's `generate`, as no_repeat_ngram=3."),
 ]
+SAMPLING: dict[str, Any] = {
+    "temperature": Temperature,
+    "top_k": TopK,
+    "top_p": TopP,
+    "min_p": MinP,
+    "repetition_penalty": RepetitionPenalty,
+    "max_new_tokens": MaxNewTokens,
+    "stop": Stop,
+    "overrides": SetSampling,
+}
+Sampling = dict[str, Any]
+"""What was given of these; `settings.with_options` lays it over a model's own settings."""
+
+
+def with_sampling(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with all options of SAMPLING instead of its keyword `sampling`, in which it finds those given."""
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in SAMPLING}
+        command(**given, sampling={name: value for name, value in chosen.items() if value not in (None, [])})
+
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in SAMPLING.items()
+    ]
+    signature = inspect.signature(command, eval_str=True)  # which is what Typer makes its options from
+    own = list(signature.parameters.values())
+    place = list(signature.parameters).index("sampling")
+    called.__dict__["__signature__"] = signature.replace(parameters=[*own[:place], *options, *own[place + 1 :]])
+    return called
 
 
 def load_model(model: str | None, adapter: str | None, runs: Path) -> "Loaded":

@@ -42,6 +42,14 @@ def test_long_conversation(trained: Path, tinytale) -> None:
     assert "forgotten" in result.err
 
 
+def test_a_question_longer_than_the_context(trained: Path, tinytale) -> None:
+    """Its end counts, and that is said."""
+    result = tinytale("chat", *FEW, stdin="fox " * 100 + "\n")
+    assert result.code == 0
+    assert result.err.startswith("tinytale: the prompt has ")
+    assert result.err.endswith("tokens and the model's context is 32: it reads the end of it\n")
+
+
 def test_what_a_model_cannot_read(nano: Path, tinytale) -> None:
     """A character that it has never seen costs one sentence, not the conversation."""
     Path("text.txt").write_text("ab ba \n" * 200)
@@ -102,8 +110,10 @@ def test_save_and_load_commands(trained: Path, tinytale, tmp_path: Path) -> None
     assert messages == [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": answer[:-1]}]
     out, _ = said(tinytale, f"/load {file}", "And?")
     assert out == f"(goes on from {file}, questions 1)\n{second}"
-    _, err = said(tinytale, "/save", "/load", f"/load {tmp_path}/none.json", f"/save {tmp_path}/no/folder.json", "Hi.")
-    assert [line.startswith("tinytale: ") for line in err.splitlines()] == [True] * 4
+    wrong = ["/save", "/load", f"/load {tmp_path}/none.json", f"/save {tmp_path}/no/folder.json", "/save a\0b",
+             "/load ~nobody-here/talk.json"]  # fmt: skip
+    _, err = said(tinytale, *wrong, "Hi.")
+    assert [line.startswith("tinytale: ") for line in err.splitlines()] == [True] * len(wrong)
 
 
 def test_a_text_model_has_no_system(nano: Path, tinytale) -> None:

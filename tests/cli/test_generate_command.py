@@ -122,6 +122,7 @@ def test_many_prompts_are_the_same_as_few(trained: Path, tinytale, tmp_path: Pat
         ("latin.txt", b"caf\xe9\n", "latin.txt is not UTF-8 text: byte 3 is 0xe9"),
         ("bad.jsonl", b'{"prompt": "a"}\nnonsense\n', "bad.jsonl, line 2: this is not JSON"),
         ("other.jsonl", b'{"text": "a"}\n', 'other.jsonl, line 1: there is no "prompt" and there are no "messages"'),
+        ("texts.jsonl", b'{"messages": ["a"]}\n', 'texts.jsonl, line 1: there is no "prompt" and there are no "mess'),
     ],
 )
 def test_bad_files_of_prompts(
@@ -137,6 +138,15 @@ def test_bad_files_of_prompts(
 def test_where_the_texts_can_not_be_written(trained: Path, tinytale, tmp_path: Path) -> None:
     complaint = tinytale("generate", "-m", "2", "-o", tmp_path / "no" / "out.txt").complaint
     assert "the completions could not be written to" in complaint
+
+
+def test_prompts_are_not_written_over(trained: Path, tinytale, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("The fox\n")
+    complaint = tinytale(
+        "generate", "-f", tmp_path / "p.txt", "-o", tmp_path / ".." / tmp_path.name / "p.txt"
+    ).complaint
+    assert "p.txt holds the prompts; give --output another name" in complaint
+    assert (tmp_path / "p.txt").read_text() == "The fox\n"
 
 
 # ---------------------------------------------------------------------- how it is written
@@ -198,6 +208,10 @@ def test_any_other_setting(trained: Path, tinytale) -> None:
         (["--stop", ""], "--stop: string should have at least 1 character"),
         (["--choice", ""], "choices are texts"),
         (["--choice", "a", "--valid-json"], "either one of some choices or JSON, not both"),
+        (["--beams", "2", "--top-k", "5"], "--beams looks for the likeliest text and knows no --top-k"),
+        (["--beams", "2", "--json", "--logprobs", "1"], "knows no --logprobs"),
+        (["--logprobs", "1"], "--logprobs are shown in JSON alone: add --json"),
+        (["--logprobs", "1", "-o", "tales.txt"], "--logprobs are shown in JSON alone: add --json"),
     ],
 )
 def test_settings_that_make_no_sense(arguments: list[str], said: str, trained: Path, tinytale) -> None:

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from tinytale_mlx.errors import UserError
 from tinytale_mlx.generation.engine import generate_ids
 from tinytale_mlx.generation.prompt_cache import PromptCache
 from tinytale_mlx.generation.sampling import Sampler
@@ -31,6 +32,9 @@ class Counting:
 
     def __init__(self, draft: Draft):
         self._draft, self.rounds = draft, 0
+
+    def check(self, model: Transformer) -> None:
+        self._draft.check(model)
 
     def guess(self, ids, keys: mx.array, sampler: Sampler) -> mx.array:
         self.rounds += 1
@@ -70,6 +74,15 @@ def test_a_text_that_repeats_itself_is_guessed(make: Callable[..., Transformer])
     ids = list(generate_ids(model, [5, 9, 3], GREEDY, KEY, draft=counting))
     if len(set(ids[-10:])) < 4:  # it does go in circles
         assert counting.rounds < 40
+
+
+@pytest.mark.parametrize("size", [-1, 1])
+def test_a_draft_with_another_vocabulary_is_refused(make: Callable[..., Transformer], size: int):
+    """Its guesses would be ids that mean something else, or nothing."""
+    model = make()
+    draft = ModelDraft(make(vocab_size=model.config.vocab_size + size))
+    with pytest.raises(UserError, match="they need the same tokenizer"):
+        next(generate_ids(model, [5, 9], GREEDY, KEY, draft=draft))
 
 
 def test_it_stops_where_it_should(make: Callable[..., Transformer]):

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..tokenizers.chat import Message
 from .completions import stream_text
 from .memory import context_of
 from .prompt_cache import PromptCache
+from .prompts import too_long
 from .text import Completion
 
 
@@ -127,13 +129,18 @@ class Conversation:
         return True
 
     def _prompt(self, messages: list[dict[str, str]]) -> list[int]:
-        """The ids to continue; the oldest turns go first where they leave no half a window for the answer."""
+        """The ids to continue; the oldest turns go first where they leave no half a window for the answer.
+
+        Of a question that is longer than the context the end counts, of which a warning tells.
+        """
         room = self.context // 2 or math.inf
         system = [{"role": "system", "content": self._system}] if self._system else []
         kept = messages
         while len(ids := self._encode([*system, *kept])) > room and len(kept) > 2:
             kept = kept[2:]
         self.forgotten = len(kept) < len(messages)
+        if note := too_long(ids, self.context or None):
+            warnings.warn(note, stacklevel=2)
         return ids
 
     # ------------------------------------------------------------------ files
@@ -142,8 +149,8 @@ class Conversation:
         system = [{"role": "system", "content": self._system}] if self._system else []
         try:
             path.write_text(json.dumps({"messages": [*system, *self.messages]}, ensure_ascii=False) + "\n", "utf-8")
-        except OSError as error:
-            raise UserError(f"{path} could not be written: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
+            raise UserError(f"{path} could not be written: {getattr(error, 'strerror', error)}") from error
 
     def load(self, path: Path) -> None:
         """Go on with the messages that `save` wrote. Raises UserError for anything else; then nothing changes."""

@@ -36,14 +36,14 @@ class Draws:
         """The next step of the row reads this token."""
         self.tokens = mx.where(_is(row, self.tokens), token, self.tokens)
 
-    def select(self, rows: Sequence[int]) -> None:
+    def select(self, rows: list[int]) -> None:
         """Go on with these rows only, in this order."""
         places = mx.array(rows)
         self.tokens, self._keys, self._history = self.tokens[places], self._keys[places], self._history[places]
         self._sampler.state.update({name: values[places] for name, values in self._sampler.state.items()})
 
     def __call__(
-        self, logits: mx.array, rows: Collection[int], written: Sequence[int], lengths: Sequence[int]
+        self, logits: mx.array, rows: Collection[int], written: list[int], lengths: list[int]
     ) -> tuple[mx.array, mx.array]:
         """Tokens [B], and the model's log-probabilities [B, vocabulary]. Of what is not in `rows`, nothing changes.
 

@@ -39,9 +39,11 @@ def generate_tokens(
     gives the same tokens, of which a lower limit is the start; they are those of the first row of `generate_batch`.
     `cache` keeps what was read and written for the next prompt. `draft` guesses ahead, which changes the speed and
     nothing else; settings that look at the past (penalties, an automaton) do without it. Raises ValueError for an empty
-    prompt.
+    prompt, UserError for a draft with another vocabulary.
     """
     text = Text(list(prompt), row_keys(key, [0])[0], settings.max_new_tokens)
+    if draft is not None:
+        draft.check(model)
     cache = PromptCache() if cache is None else cache
     context = context_of(model)
     memory = cache.prepare(model, prompt[-context:] if context else prompt)

@@ -240,6 +240,11 @@ def context_of(model: Any) -> int | None:
     return getattr(getattr(model, "args", None), "max_position_embeddings", None)
 
 
+def vocabulary_of(model: Any) -> int | None:
+    """How many ids the model knows, where it says so."""
+    return getattr(getattr(model, "config", None) or getattr(model, "args", None), "vocab_size", None)
+
+
 def _ring(model: Any, roll: bool) -> Ring | None:
     config = getattr(model, "config", None)
     positions = getattr(config, "positions", "rope")

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+from ..errors import UserError
 from .batch import Text, Token
 from .keys import position_keys
-from .memory import Memory, context_of, make_memory
+from .memory import Memory, context_of, make_memory, vocabulary_of
 from .prompt_cache import common_prefix
 from .sampling import Sampler
 
@@ -22,6 +23,10 @@ GUESSES = 4
 
 
 class Draft(Protocol):
+    def check(self, model: Any) -> None:
+        """Raises UserError where it can't guess for this model."""
+        ...
+
     def guess(self, ids: Sequence[int], keys: mx.array, sampler: Sampler) -> mx.array:
         """The next tokens, int32 [n], after ids; keys [n, 2] are the randomness of their places."""
         ...
@@ -35,6 +40,9 @@ class NgramDraft:
 
     def __init__(self, longest: int = 3) -> None:
         self._longest = longest
+
+    def check(self, model: Any) -> None:
+        """What has been written can be written again."""
 
     def guess(self, ids: Sequence[int], keys: mx.array, sampler: Sampler) -> mx.array:
         count = keys.shape[0]
@@ -55,8 +63,15 @@ class ModelDraft:
 
     def __init__(self, model: Any) -> None:
         self._memory: Memory = make_memory(model)
-        self._context = context_of(model)
+        self._context, self._vocabulary = context_of(model), vocabulary_of(model)
         self._ids: list[int] = []
+
+    def check(self, model: Any) -> None:
+        theirs = vocabulary_of(model)
+        if self._vocabulary is not None and theirs is not None and self._vocabulary != theirs:
+            raise UserError(
+                f"the draft model knows {self._vocabulary:,} ids and the model {theirs:,}: they need the same tokenizer"
+            )
 
     def guess(self, ids: Sequence[int], keys: mx.array, sampler: Sampler) -> mx.array:
         count = keys.shape[0]
