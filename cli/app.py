@@ -8,6 +8,7 @@ import typer
 from tinytale_mlx.errors import UserError
 
 from . import (
+    bench,
     chat,
     data,
     doctor,
@@ -54,6 +55,7 @@ app.command()(doctor.doctor)
 app.add_typer(rlhf.app)  # typer lists groups after commands
 app.add_typer(tokenizer.app)
 app.add_typer(data.app)
+app.add_typer(bench.app)
 
 
 def main(arguments: list[str] | None = None) -> None:

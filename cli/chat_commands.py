@@ -109,4 +109,7 @@ class Commands:
 def _file(command: str, text: str) -> Path:
     if not text:
         raise UserError(f"{command} takes the name of a file")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"there is nobody whose home {text.partition('/')[0]} is") from None

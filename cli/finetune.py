@@ -50,7 +50,7 @@ def finetune(
     rank: Annotated[int | None, typer.Option("--rank", help="Of the updates; --set tune.rank=N.")] = None,
     template: Annotated[
         str | None,
-        typer.Option("--template", help="chatml, lillm, question, alpaca or plain. Default: what the tokenizer knows."),
+        typer.Option("--template", help="chatml, lillm, question, alpaca or plain. Default: the model's own."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: MODEL-METHOD.")] = None,
     resume: Resume = False,

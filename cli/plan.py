@@ -53,7 +53,7 @@ def plan(
 
         tinytale plan lillm --chip all --json
 
-        tinytale plan my-run --finetune lora
+        tinytale plan --finetune qlora
     """
     from tinytale_mlx import stages
 

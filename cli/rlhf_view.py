@@ -38,8 +38,12 @@ class AlignView(TrainView):
         return "  ".join(parts)
 
     def _on_validation(self, event: dict[str, Any]) -> None:
-        names = ("score", "kl", "perplexity", "accuracy", "val_accuracy", "margin")
-        said = ", ".join(f"{name.removeprefix('val_')} {event[name]:.2f}" for name in names if name in event)
+        names = ("score", "kl", "perplexity", "accuracy", "margin", "val_loss", "val_accuracy", "val_margin")
+        said = ", ".join(
+            f"{name.removeprefix('val_')} {event[name]:.2f}"
+            for name in names
+            if name in event and not (name == "val_loss" and "score" in event)
+        )
         self._say(f"[dim]step {event['step']}: held out, {said}[/dim]")
 
     def _on_sample(self, event: dict[str, Any]) -> None:

@@ -55,6 +55,11 @@ def _json_prompts(path: Path, lines: list[tuple[int, str]]) -> Iterator[Any]:
         except ValueError:
             raise UserError(f"{path}, line {number}: this is not JSON") from None
         prompt = row.get("prompt", row.get("messages")) if isinstance(row, dict) else row
-        if not isinstance(prompt, str) and not (isinstance(prompt, list) and prompt):
+        if not isinstance(prompt, str) and not _are_messages(prompt):
             raise UserError(f'{path}, line {number}: there is no "prompt" and there are no "messages"')
         yield prompt
+
+
+def _are_messages(value: Any) -> bool:
+    """Whether they look like messages; what is in them, the template checks."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)

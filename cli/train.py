@@ -128,5 +128,9 @@ def _recipe(
     recipe: str | None, data: list[str] | None, overrides: list[str], resume: bool, name: str | None, runs: Path
 ) -> Recipe:
     """What to train: the recipe with its overrides. A run that is resumed without naming a recipe keeps its own."""
-    own = run.find(name, runs).recipe_path if resume and recipe is None else None
-    return recipe_files.load(str(own) if own else recipe or "tale", [*own_text(data), *overrides])
+    file = recipe or "tale"
+    if resume and recipe is None:
+        this = run.find(name, runs)
+        this.recipe()  # refuses a run of another kind
+        file = str(this.recipe_path)
+    return recipe_files.load(file, [*own_text(data), *overrides])

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tinytale_mlx.errors import UserError
+
 from .options import print_json
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ def watch(train: "Train", json: bool, view_class: "type[TrainView] | None" = Non
 
 
 def make_trackers(wandb: str | None, wandb_model: bool, tensorboard: bool) -> "list[Tracker]":
-    """Those that are asked for. Raises UserError where their package is missing."""
+    """Those that are asked for. Raises UserError where their package is missing, or where the project is."""
+    if wandb_model and not wandb:
+        raise UserError("--wandb-model goes with --wandb PROJECT, which says where the model is uploaded to")
     from .tensorboard_log import TensorBoardTracker
     from .wandb_log import WandbTracker
 

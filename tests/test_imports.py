@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "interop": {"recipe", "models", "tokenizers", "disk"},
     "reports": set(),
 }
-COMPOSES = ["stages", "cli", "benchmarks"]
+COMPOSES = ["stages", "benchmarks", "cli"]
 for _number, _part in enumerate(COMPOSES):
     ALLOWED[_part] = {*ALLOWED, *COMPOSES[: _number + 1]}
 

@@ -195,6 +195,22 @@ def test_the_means_are_of_what_they_should_be():
     assert sizes["dapo"] / (advantage / 4) == pytest.approx(sizes["grpo"] / (advantage / 6), rel=1e-3)
 
 
+def test_a_loss_of_nothing_has_a_gradient():
+    """At the first step ratios are 1 and advantages sum to 0, so the loss is 0; that says nothing."""
+    results = []
+
+    class Noted(MeasuredStep):
+        def __call__(self, *given):
+            results.append(super().__call__(*given))
+            return results[-1]
+
+    trainer = bandit(kl=0.0, prompts=64)
+    trainer.step = Noted(trainer.policy, trainer.step.measure)
+    trainer.iterate([[BEGIN]] * 64)
+    assert results[0].nats == pytest.approx(0, abs=1e-4)
+    assert results[0].grad_norm > 1e-3
+
+
 def test_responses_without_an_end_can_be_left_out():
     settings = GroupRecipe(prompt_tokens=1, response_tokens=3, prompts=32, group_size=4, drop_truncated=True)
     trainer = GroupPolicy(Table(), settings, scorer, fixed(Table()), sampler, {EOS}, 0)

@@ -28,7 +28,7 @@ from tinytale_mlx.alignment.actor_critic import ActorCritic
 from tinytale_mlx.alignment.measured import MeasuredStep
 from tinytale_mlx.alignment.ppo import PPO, ppo_losses
 from tinytale_mlx.alignment.rollout import kl_alarm, penalized
-from tinytale_mlx.alignment.scoring import Rows
+from tinytale_mlx.alignment.scoring import Rows, response_logps
 from tinytale_mlx.recipe.align import PPORecipe
 
 START = probabilities(Table())
@@ -138,6 +138,12 @@ def test_the_wrong_policy_is_noticed():
     assert kl_alarm(np.array([-1.0, 2.0, -0.5, 0.1])) is None
 
 
+def test_a_policy_that_never_ends_is_noticed():
+    ppo = trainer()
+    ppo.sampler = lambda model, prompts, *_: [[1, 2, 3]] * len(prompts)
+    assert "none of 256 responses ended" in ppo.iterate([[BEGIN]] * 256)["alarm"]
+
+
 # ---------------------------------------------------------------------- the value function
 def test_values_become_expected_rewards():
     """Of a policy that stands still, at every beginning: the mean reward of what may follow."""
@@ -185,15 +191,16 @@ def test_an_epoch_stops_when_the_policy_has_gone_far():
     assert figures["approx_kl"] > 0.01
 
 
-def test_micro_batches_change_nothing():
+def test_micro_batches_and_longer_rows_change_nothing():
     steps = []
-    for size in (128, 48, 7):
-        ppo = trainer(micro_batch_size=size, epochs=1)
+    for size, tokens in ((128, 3), (48, 3), (7, 3), (128, 8)):
+        ppo = trainer(micro_batch_size=size, response_tokens=tokens, epochs=1)
         ppo.step = MeasuredStep(ppo.model, ppo.step.measure, optim.SGD(1.0), None)
         ppo.iterate([[BEGIN]] * 256)
         steps.append(np.array(ppo.model.policy.table))
-    np.testing.assert_allclose(steps[1], steps[0], atol=1e-6)
-    np.testing.assert_allclose(steps[2], steps[0], atol=1e-6)
+    assert np.abs(steps[0] - np.array(Table().table)).max() > 1e-3
+    for other in steps[1:]:
+        np.testing.assert_allclose(other, steps[0], atol=1e-6)
 
 
 def test_it_goes_on_from_where_it_was():
@@ -234,6 +241,23 @@ def test_entropy_is_worth_something():
     figures = run(ppo)
     assert figures[-1]["entropy"] > 1.02 * figures[0]["entropy"]
     assert figures[-1]["entropy"] == pytest.approx(math.log(5), rel=0.02)
+
+
+def test_the_gradient_is_that_of_the_expected_reward():
+    """Over all responses, each as often as it is drawn, and with its reward for the advantage of all its tokens."""
+    loss: Any = ppo_losses(PPORecipe(response_tokens=3, value_coefficient=0.0), separate=False)
+    model, rows = ActorCritic(Table(), STATES), Rows(*map(mx.array, all_rows()))
+    old = response_logps(model.policy, rows)
+    advantages = mx.array((START * REWARDS)[:, None]) * rows.mask
+    arrays = [*rows, old, advantages, mx.zeros_like(old), mx.zeros_like(old)]
+    found = nn.value_and_grad(model, lambda model: loss(model, arrays)[0])(model)[1]["policy"]["table"]
+
+    def expected(policy: Table) -> mx.array:
+        return (mx.exp(response_logps(policy, rows).sum(axis=1)) * mx.array(REWARDS)).sum()
+
+    exact = nn.value_and_grad(model.policy, expected)(model.policy)[1]["table"]
+    assert mx.abs(exact).max().item() > 0.01
+    np.testing.assert_allclose(found, -exact, atol=1e-6)
 
 
 def test_what_is_clipped_has_no_gradient():

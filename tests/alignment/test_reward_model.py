@@ -22,7 +22,7 @@ from tinytale_mlx.alignment.reward_model import (
     reward_adapter,
     save_reward_model,
 )
-from tinytale_mlx.alignment.scoring import Rows, lay_out
+from tinytale_mlx.alignment.scoring import Rows, last_places, lay_out
 from tinytale_mlx.errors import UserError
 from tinytale_mlx.models import Transformer
 from tinytale_mlx.recipe.align import RewardRecipe
@@ -108,6 +108,25 @@ def test_the_wrong_labels_teach_the_opposite(dice):
         found.append(scores(model, data, 0) - scores(model, data, 1))
     assert found[0].mean() > 0.2
     np.testing.assert_allclose(found[1], -found[0], atol=1e-3)
+
+
+def test_a_head_alone_is_logistic_regression(dice):
+    """On hidden states that stay as they are: the weights that Newton's method finds."""
+    data, _ = comparisons(dice, 400, 1.0)
+    model = RewardModel(Counts(4), 4, KEY)
+    model.trunk.freeze()
+    step = MeasuredStep(model, comparison_loss(RewardRecipe()), adam())
+    for number in range(400):
+        step([data], 0.1 * (1 - number / 400), KEY)
+    rows = [Rows(*(mx.array(array[:, side]) for array in data[:3])) for side in (0, 1)]
+    last = [mx.take_along_axis(model.trunk.hidden(r.ids), last_places(r)[:, None, None], axis=1)[:, 0] for r in rows]
+    features, weights = np.array(last[0] - last[1], np.float64), np.zeros(4)
+    for _ in range(20):
+        right = 1 / (1 + np.exp(-features @ weights))
+        curvature = (features * (right * (1 - right))[:, None]).T @ features
+        weights += np.linalg.solve(curvature, features.T @ (1 - right))
+    assert np.abs(weights).max() > 0.1
+    np.testing.assert_allclose(model.head.weight, weights, atol=2e-3)
 
 
 def test_the_head_begins_as_it_should():

@@ -12,7 +12,14 @@ from tinytale_mlx.alignment.actor_critic import ActorCritic
 from tinytale_mlx.alignment.group_policy import GroupPolicy
 from tinytale_mlx.alignment.ppo import PPO
 from tinytale_mlx.alignment.reward_model import RewardModel
-from tinytale_mlx.alignment.rollout import Responses, batch_sampler, function_scorer, kl_alarm, scores_of
+from tinytale_mlx.alignment.rollout import (
+    Responses,
+    batch_sampler,
+    function_scorer,
+    kl_alarm,
+    response_metrics,
+    scores_of,
+)
 from tinytale_mlx.alignment.scoring import Rows, lay_out
 from tinytale_mlx.errors import UserError
 from tinytale_mlx.models import Transformer
@@ -68,6 +75,18 @@ def test_when_a_kl_below_zero_is_an_alarm():
     assert "not drawn from the policy" in (kl_alarm(dice.normal(-0.5, 1.0, 200)) or "")
     assert kl_alarm(np.full(4, -1e-7)) is None
     assert kl_alarm(np.array([-1.0])) is None
+
+
+def test_responses_that_never_end_are_an_alarm():
+    """Only where there is something to end with; one that ends is enough; a KL below zero is said beside it."""
+    alarm = lambda found, stop, kl=0.0: response_metrics(found, np.zeros(2), np.full(2, kl), stop)["alarm"]  # noqa: E731
+    never = responses([3, 4], [5, 6])
+    assert "none of 2 responses ended within response_tokens 6" in alarm(never, {EOS})
+    assert alarm(never, set()) is None
+    assert alarm(responses([3, 4], [5, EOS]), {EOS}) is None
+    both = alarm(never, {EOS}, -1.0)
+    assert "not drawn from the policy" in both
+    assert "none of 2 responses" in both
 
 
 class Parts:

@@ -17,7 +17,9 @@ from tinytale_mlx.alignment.scoring import (
     response_tokens,
 )
 from tinytale_mlx.errors import UserError
+from tinytale_mlx.generation.batch import generate_batch
 from tinytale_mlx.models import Transformer
+from tinytale_mlx.recipe import GenerateRecipe
 from tinytale_mlx.recipe.align import PolicyRecipe
 from tinytale_mlx.training.losses import cross_entropy
 
@@ -124,6 +126,16 @@ def test_what_was_sampled_is_as_likely_as_it_is_read(model, temperature):
     assert 0 < found.ended.mean() < 1
     again = sample_responses(model, PROMPTS, settings, batch_sampler(settings, {EOS}), {EOS}, mx.random.key(1), 10)
     assert again.tokens == found.tokens
+
+
+def test_what_is_read_is_what_the_cache_said(model):
+    """The log-probabilities of the sampler, token by token, and those of reading the whole row at once."""
+    how = GenerateRecipe(temperature=1.0, top_p=1.0, max_new_tokens=9)
+    texts = generate_batch(model, PROMPTS, how, mx.random.key(1), {EOS}, None, 4, with_logprobs=True)
+    rows = lay_out([text.prompt for text in texts], [text.tokens for text in texts], 4, 9)
+    found = np.array(response_logps(model, arrays(rows)))
+    for row, text in zip(found, texts, strict=True):
+        np.testing.assert_allclose(row[: len(text.tokens)], text.logprobs, atol=1e-4)
 
 
 def test_the_temperature_is_that_of_sampling(model):

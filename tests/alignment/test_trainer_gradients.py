@@ -166,6 +166,15 @@ def test_micro_batches_make_the_same_step(trained):
         assert other.measured[name] == pytest.approx(value, rel=1e-3, abs=1e-3)
 
 
+def test_the_order_of_the_rows_does_not_matter(trained, dice):
+    start, order = trained.model.parameters(), dice.permutation(ROWS)
+    _, straight, _ = stepped(trained)
+    trained.model.update(start)
+    _, mixed, _ = stepped(trained._replace(arrays=[array[order] for array in trained.arrays]))
+    for name, array in straight.items():
+        np.testing.assert_allclose(mixed[name], array, atol=2e-5)
+
+
 def test_measuring_differentiates_nothing():
     """The figures of a loss are no part of it."""
     layer = nn.Linear(2, 1, bias=False)

@@ -94,6 +94,12 @@ def _tinytale() -> Callable[..., Result]:
     return tinytale
 
 
+@pytest.fixture(scope="session")
+def tinytale_once() -> Callable[..., Result]:
+    """The same, for fixtures that many tests share."""
+    return tinytale
+
+
 @pytest.fixture(name="start")
 def _start() -> Callable[..., subprocess.Popen[str]]:
     return start

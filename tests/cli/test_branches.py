@@ -184,6 +184,15 @@ def test_a_step_alone(parent: Path, tinytale: Callable) -> None:
     assert "--from-step goes with --branch NAME" in tinytale("train", "--resume", "--from-step", "4").complaint
 
 
+def test_of_a_run_of_another_kind(parent: Path, tinytale: Callable) -> None:
+    """Before any key is looked at, which would be one of a training."""
+    short = ["--data", "identity", "--steps", "1", "--set", "data.too_long=truncate", "--json"]
+    assert tinytale("finetune", "cat", *short, "--name", "tuned").code == 0
+    said = tinytale("train", "--branch", "new", "--set", "model.layers=3").complaint
+    assert "is the recipe of a `tinytale finetune`, and this needs that of a `tinytale train`" in said
+    assert not Path("runs/new").exists()
+
+
 def test_of_a_run_without_a_checkpoint(parent: Path, tinytale: Callable) -> None:
     shutil.rmtree("runs/cat/checkpoints")
     told = "tinytale: the run cat has no checkpoint to branch from"

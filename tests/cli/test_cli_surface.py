@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from tinytale_mlx import recipe_files
+from tinytale_mlx.benchmarks import NAMES
 from tinytale_mlx.cli.app import app
 
 SAMPLING = {
@@ -63,6 +64,9 @@ SURFACE = {
     "tokenizer add": {"model", "--token", "--output -o", "--runs", "--json"},
     "data prepare": {"recipe", "--data -d", "--set", "--workers", "--runs", "--json"},
     "data show": {"recipe", "--data -d", "-n --count", "--template", "--set", "--runs", "--json"},
+    "bench all": {"--quick", "--peers", "--out", "--json"},
+    "bench compare": {"first", "second", "--out"},
+    **{f"bench {name}": set() for name in NAMES},  # their own: tests/benchmarks/test_benchmark_options.py
 }  # fmt: skip
 
 

@@ -98,3 +98,10 @@ def test_a_python_for_intel(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {check.name: check for check in checking.doctor()}
     assert found["Python"].status == "problem"
     assert found["device"].status == "advice"  # a Mac, and no GPU in use
+
+
+def test_a_file_where_runs_should_be(tmp_path: Path, tinytale) -> None:
+    (tmp_path / "file").write_text("x")
+    found = checks(tinytale("doctor", "--runs", tmp_path / "file", "--json").json)
+    assert found["disk"]["status"] == "problem"
+    assert "is a file, not a folder" in found["disk"]["text"]

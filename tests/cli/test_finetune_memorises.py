@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bases import train_base
 
-from tinytale_mlx import recipe_files, stages
+from tinytale_mlx import stages
 from tinytale_mlx.cli.app import main
 from tinytale_mlx.data.tales import IDENTITY
 
@@ -29,9 +30,7 @@ METHODS = {
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small base that knows the tales a little."""
     folder = tmp_path_factory.mktemp("mini")
-    (folder / "mini.yaml").write_text(BASE)
-    with contextlib.chdir(folder):
-        stages.train(recipe_files.load("mini.yaml"))
+    train_base(folder, recipe=BASE)
     return folder
 
 

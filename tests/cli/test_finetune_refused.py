@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tinytale_mlx import device, stages
+from tinytale_mlx.tokenizers import ByteBPE
 
 PICKLED = b"\x80\x04cos\nsystem\n"
 """How a file begins that would run a command if it were unpickled."""
@@ -33,6 +35,14 @@ TRAINING = [
     (["--template", "zz"], ["data.template", "'zz'"]),
     (["--set", "tune.rnak=4"], ["there is no key tune.rnak; did you mean tune.rank?"]),
     (["--lora", "--full"], ["--lora and --full are two methods; choose one"]),
+    (["--prefix", "--prompt-tuning"], ["--prompt-tuning and --prefix are two methods; choose one"]),
+    (["--full", "--rank", "4"], ["tune.rank means nothing to the method full"]),
+    (["--wandb-model"], ["--wandb-model goes with --wandb PROJECT"]),
+    (["--steps", "0"], ["train.steps: input should be greater than 0, not 0"]),
+    (["--seed", "-1"], ["seed: input should be greater than or equal to 0, not -1"]),
+    (["--name", "a/b"], ["a run's name is made of letters"]),
+    (["--set", "tune.method=zz"], ["tune.method: input should be 'full', 'lora', 'dora', 'prompt' or 'prefix'"]),
+    (["--set", "data.validation_source=nowhere.jsonl"], ["nowhere.jsonl: there is no such file or folder"]),
     (
         ["--qlora", "--set", "tune.quantize.group_size=128"],
         ["no matrix of the model can be quantized in groups of 128"],
@@ -50,6 +60,61 @@ def test_refused(options: list[str], words: list[str], folder: Path, tinytale: C
     assert [word for word in words if word not in said] == [], said
     assert [path.name for path in sorted((folder / "runs").iterdir()) if path.name != ".cache"] == ["latest", "nano"]
     assert (folder / "runs" / "latest").resolve().name == "nano"
+
+
+def test_without_the_packages_of_trackers(folder: Path, monkeypatch: pytest.MonkeyPatch, tinytale: Callable[..., Any]):
+    """Whether or not they are here."""
+    for name, option in (("wandb", ["--wandb", "x"]), ("tensorboardX", ["--tensorboard"])):
+        monkeypatch.setitem(sys.modules, name, None)
+        said = tinytale("finetune", "nano", "--data", "identity", *option).complaint
+        assert f"{option[0]} needs one more package: pip install 'tinytale[{option[0][2:]}]'" in said
+
+
+EXAMPLES = {
+    "": "some.jsonl is empty: it holds no document",
+    "no json": "some.jsonl, line 1 is not valid JSON",
+    '{"question": "Who?", "answer": " "}': "some.jsonl, line 1: the answer is empty",
+    '{"messages": [{"role": "user", "content": "Hi"}]}': "some.jsonl, line 1: the assistant says nothing",
+    '{"text": 3}': "some.jsonl, line 1: the field 'text' holds a number, not text",
+    json.dumps({"question": "word " * 60, "answer": "Yes."}): "no document is left to train on: 1 longer than the",
+}
+
+
+@pytest.mark.parametrize("content", EXAMPLES)
+def test_refused_examples(content: str, folder: Path, tinytale: Callable[..., Any]):
+    Path("some.jsonl").write_text(content)
+    assert EXAMPLES[content] in tinytale("finetune", "nano", "--data", "some.jsonl").complaint
+    assert not Path("runs/nano-lora").exists()
+
+
+def test_examples_to_validate_on_that_are_all_too_long(folder: Path, tinytale: Callable[..., Any]):
+    Path("some.jsonl").write_text(json.dumps({"question": "word " * 60, "answer": "Yes."}))
+    held_out = ["--set", "data.validation_source=some.jsonl"]
+    said = tinytale("finetune", "nano", "--data", "identity", *held_out).complaint
+    assert "no document is left to validate on: 1 longer than the context of 32" in said
+
+
+def test_refused_bases(folder: Path, tinytale: Callable[..., Any]):
+    assert "there is no run nowhere" in tinytale("finetune", "nowhere").complaint
+    Path("odd").mkdir()
+    Path("odd/config.json").write_text("{}")
+    assert "odd/config.json: tinytale has no architecture" in tinytale("finetune", "odd").complaint
+    assert "leave out nano, or name the run with --name" in tinytale("finetune", "nano", "--resume").complaint
+    assert "there is no run nope" in tinytale("finetune", "--resume", "--name", "nope").complaint
+
+
+def test_a_tokenizer_without_an_end(folder: Path, tinytale: Callable[..., Any]):
+    """Without eos, and without the markers of ChatML, nothing could end an answer; without pad nothing is missing."""
+    base = Path("runs/nano/model")
+    ByteBPE.train("abc", 256, special_tokens=[]).save(base)
+    (base / "chat_template.jinja").unlink()
+    said = tinytale("finetune", str(base), "--data", "identity").complaint
+    assert "this tokenizer has no end-of-text token (eos), which the template question needs" in said
+    said = tinytale("finetune", str(base), "--data", "identity", "--template", "chatml").complaint
+    assert "this tokenizer has no <|im_start|> token" in said
+    ByteBPE.train("abc", 259, special_tokens=["</s>", "<|im_start|>", "<|im_end|>"]).save(base)
+    short = ["--steps", "1", "--set", "data.too_long=truncate", "--json"]
+    assert tinytale("finetune", str(base), "--data", "identity", *short).code == 0
 
 
 def test_examples_that_are_too_long_are_counted(folder: Path, tinytale: Callable[..., Any]):

@@ -74,7 +74,6 @@ def test_a_template_that_does_not_show_where_answers_end(theirs: Path, tinytale:
     said = tinytale("finetune", theirs, *SHORT).complaint
     assert "the model's chat template has no mark for the end of an answer" in said
     assert "--template chatml" in said
-    assert [path.name for path in Path("runs").iterdir() if path.name != ".cache"] != []
     assert not Path("runs/theirs-lora").exists()
     assert tinytale("finetune", theirs, *SHORT, "--template", "chatml", "--json").code == 0
     (theirs / "chat_template.jinja").write_text("{% if %}")

@@ -84,6 +84,48 @@ def test_no_such_recipe(nano: Path, tinytale) -> None:
     assert "there is no recipe 'tiny-tail'; did you mean tiny-tale?" in tinytale("plan", "tiny-tail").complaint
 
 
+# ---------------------------------------------------------------------- of a fine-tuning
+def test_of_a_fine_tuning(trained: Path, tinytale) -> None:
+    """By a method, of the latest run too; frozen weights have no gradients and no optimiser."""
+    found = {one: tinytale("plan", "nano", "--finetune", one, "--json").json for one in ("lora", "qlora", "full")}
+    here, m2 = found["lora"]["forecasts"]
+    assert "this machine" in here["machine"]
+    assert m2["fits"]
+    assert 0 < here["memory"]["peak"] < found["full"]["forecasts"][0]["memory"]["peak"]
+    assert (found["lora"]["method"], found["lora"]["context"], found["lora"]["base"]) == ("lora", 32, "nano")
+    assert [found[one]["quantized"] for one in found] == [False, True, False]
+    assert tinytale("plan", "--finetune", "lora", "--json").json["parameters"] == found["lora"]["parameters"]
+    directory = tinytale("plan", "runs/nano/model", "--finetune", "lora", "--json").json
+    assert directory["parameters"] == found["lora"]["parameters"]
+    larger = tinytale("plan", "nano", "--finetune", "lora", "--set", "train.batch_size=64", "--json").json
+    assert larger["forecasts"][0]["memory"]["peak"] > here["memory"]["peak"]
+    said = tinytale("plan", "nano", "--finetune", "qlora", "--chip", "m4").out
+    for word in ("nano", "method lora, quantized", "examples of up to 32 tokens", "peak, MB", "M4", "yes"):
+        assert word in said
+
+
+def test_of_a_run_that_is_a_fine_tuning(base: Path, tinytale) -> None:
+    """And what it logged at its start and its end."""
+    short = ["--data", "identity", "--steps", "2", "--json"]
+    assert tinytale("finetune", "base", "--dora", *short, "--name", "nano").code == 0
+    found = tinytale("plan", "nano", "--json").json
+    assert (found["method"], found["base"], found["steps"]) == ("dora", "base", 2)
+    (forecast,), (end,) = events("forecast"), events("end")
+    assert forecast["memory"]["peak"] == end["predicted_peak_memory_bytes"] > 1e5
+    assert forecast["fits"]
+    assert 0 < forecast["tokens_per_second"][0] < forecast["tokens_per_second"][1]
+    assert end["peak_memory_bytes"] > 1e5
+
+
+def test_of_a_fine_tuning_refused(base: Path, tinytale) -> None:
+    said = tinytale("plan", "base", "--finetune", "zz").complaint
+    assert "no method 'zz' to fine-tune with; there are lora, qlora, dora, prompt-tuning, prefix, full" in said
+    said = tinytale("plan", "some/where", "--finetune", "lora").complaint
+    assert "there is no run and no model directory some/where to plan with" in said
+    assert "did you mean tune.rank?" in tinytale("plan", "base", "--finetune", "lora", "--set", "tune.rnak=3").complaint
+    assert "there is no chip" in tinytale("plan", "base", "--finetune", "lora", "--chip", "m99").complaint
+
+
 # ---------------------------------------------------------------------- train asks the planner
 def events(kind: str) -> list[dict]:
     lines = Path("runs/nano/log.jsonl").read_text().splitlines()

@@ -107,10 +107,10 @@ class Encoding:
             return None, "empty_answer"
         return fit(encode_conversation(self._tokenizer, document, self._template), self._context, self._rule)
 
-    def finish(self) -> ConversationSet:
+    def finish(self, purpose: str = "train on") -> ConversationSet:
         """All that was added. Raises UserError where nothing is left."""
         if len(self._offsets) == 1:
-            raise UserError(_nothing_left(self._counts, self._context))
+            raise UserError(_nothing_left(self._counts, self._context, purpose))
         tokens = np.frombuffer(self._tokens, self._tokens.typecode)
         weights, offsets = np.frombuffer(self._weights, np.uint8), np.frombuffer(self._offsets, np.int64)
         return ConversationSet(tokens, weights, offsets, self._bytes, self._counts)
@@ -130,13 +130,13 @@ def conversation_set(
     return encoding.finish()
 
 
-def _nothing_left(counts: dict[Reason, int], context: int) -> str:
+def _nothing_left(counts: dict[Reason, int], context: int, purpose: str) -> str:
     if not any(counts.values()):
-        return "there is no document to train on"
+        return f"there is no document to {purpose}"
     said: dict[Reason, str] = {
         "too_long_dropped": f"longer than the context of {context}",
         "no_trained_token": "without an answer",
         "empty_answer": "with an empty answer",
     }
     reasons = ", ".join(f"{counts[reason]} {words}" for reason, words in said.items() if counts[reason])
-    return f"no document is left to train on: {reasons}"
+    return f"no document is left to {purpose}: {reasons}"

@@ -89,8 +89,11 @@ def save_gguf(
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             written = temporary.with_suffix(".gguf")  # MLX adds this ending where a name has another
-            mx.save_gguf(str(written), arrays, metadata)
-            written.rename(temporary)
+            try:
+                mx.save_gguf(str(written), arrays, metadata)
+                written.rename(temporary)
+            finally:
+                written.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
         raise UserError(f"the model could not be written to {path}: {error}") from error
 

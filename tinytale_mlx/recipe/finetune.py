@@ -26,7 +26,8 @@ class ExamplesRecipe(Section):
     field: str = "text"
     skip_bad: bool = False
     template: Literal["chatml", "lillm", "question", "alpaca", "plain"] | None = None
-    """How a conversation is written; left out, ChatML where the tokenizer has its markers, else `Question: ...`."""
+    """How a conversation is written; left out, as the base's own template does; without one, ChatML where the tokenizer
+    has its markers, else `Question: ...`."""
     context: PositiveInt | None = None
     """Longest example, in tokens; left out, what the model reads, at most 1,024."""
     too_long: Literal["drop", "truncate"] = "drop"

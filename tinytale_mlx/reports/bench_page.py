@@ -23,14 +23,14 @@ def bench_page(reports: Sequence[Json], title: str = "tinytale: measured compari
     page.add(*_provenance(reports), *_in_a_minute(reports))
     for report in reports:
         page.add(*_section(report))
-    page.add(Heading("The machine"), _machines([reports[0]["machine"]], ["machine"]))
+    page.add(Heading("The machine"), _machines([_machine(reports)], ["machine"]))
     return page
 
 
 def compare_page(first: Sequence[Json], second: Sequence[Json], names: tuple[str, str]) -> Page:
     """Two results side by side; what only one of them has is left out, and said."""
     page = Page(f"tinytale: {names[0]} and {names[1]}")
-    machines = [reports[0]["machine"] if reports else {} for reports in (first, second)]
+    machines = [_machine(reports) for reports in (first, second)]
     page.add(*_warnings(first, second, machines), _machines(machines, names))
     others = {report["name"]: report for report in second}
     for one in first:
@@ -45,13 +45,13 @@ def compare_page(first: Sequence[Json], second: Sequence[Json], names: tuple[str
 
 # ---------------------------------------------------------------------- the summary
 def _provenance(reports: Sequence[Json]) -> Iterator[Block]:
-    machine = reports[0]["machine"]
+    machine = _machine(reports)
     done = sum(report["status"] == "complete" for report in reports)
     yield Facts(
         [
             ("machine", f"{machine.get('device', 'unknown')}, {machine.get('backend', '')}"),
             ("measured", f"{done} of {len(reports)}" if len(reports) > 1 else reports[0]["status"]),
-            ("on", reports[0]["date"][:10]),
+            ("on", max(report["date"] for report in reports)[:10]),
             ("in", duration(sum(report["seconds"] for report in reports))),
             ("revision", machine.get("revision") or "unknown"),
         ]
@@ -200,6 +200,11 @@ def _spread(point: Json, axis: Json) -> tuple[float, float] | None:
 
 
 # ---------------------------------------------------------------------- machines, and two of them
+def _machine(reports: Sequence[Json]) -> Json:
+    """Of the first that says so: a benchmark that died at once does not."""
+    return next((report["machine"] for report in reports if report["machine"]), {})
+
+
 def _machines(machines: Sequence[Json], names: Sequence[str]) -> Table:
     """What each of them is, a column for each."""
     columns = []

@@ -1,7 +1,9 @@
 """A report as a document: what it says, apart from how it looks; and two ways to write it down.
 
 HTML is one file that holds everything, pictures too, so that it can be mailed or opened years later. Markdown has its
-pictures beside it. Both show the same blocks in the same order.
+pictures beside it. Both show the same blocks in the same order. A phone's view of a page, for those who have Chromium:
+
+    chromium --headless --screenshot=phone.png --window-size=390,3000 report.html
 """
 
 import base64

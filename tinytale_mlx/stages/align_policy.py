@@ -13,7 +13,7 @@ from ..alignment.group_policy import GroupPolicy
 from ..alignment.measured import adam
 from ..alignment.pairs import ShuffledRows
 from ..alignment.policy_trainer import PolicyTrainer
-from ..alignment.ppo import PPO
+from ..alignment.ppo import PPO, OtherText
 from ..alignment.reward_model import RewardModel, ScalarHead, reward_adapter
 from ..alignment.rollout import batch_sampler
 from ..errors import UserError
@@ -25,9 +25,10 @@ from ..recipe.align_run import GroupAlignRecipe, PPOAlignRecipe
 from ..training.precision import prepare
 from ..training.step import StepResult
 from ..tuning import attach
-from .adapting import Trained, tune
+from .adapting import Trained, run_of, tune
 from .align_data import Wanted, anything
 from .aligning import AlignSession, rated
+from .finetune_data import corpus_of
 from .judging import Judge, find_scores
 
 
@@ -102,12 +103,27 @@ class PolicySession(AlignSession):
             recipe.seed, self.vocabulary,
         )  # fmt: skip
         if isinstance(settings, PPORecipe):
-            self.trainer = PPO(self.model, settings, *common, optimizer=self.optimizer)
+            ptx = self._other_text(settings) if settings.ptx_coefficient else None
+            self.trainer = PPO(self.model, settings, *common, ptx=ptx, optimizer=self.optimizer)
         else:
             self.trainer = GroupPolicy(self.model, settings, *common, optimizer=self.optimizer)
         if self.trainer_state is not None:
             self.trainer.restore(self.trainer_state)
         return self._iterate, self._prompts()
+
+    def _other_text(self, settings: PPORecipe) -> OtherText:
+        """The text that the model was trained on at first, before anybody tuned it."""
+        base = run_of(self.recipe.base, self.root)
+        while base is not None and base.has_base():
+            base = run_of(base.tuning_recipe().base, self.root)
+        batches = corpus_of(base, 1, self.tokenizer, "ppo.ptx_coefficient").batches
+        most = -(-settings.batch_size // settings.minibatches)
+
+        def rows(number: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+            found = [batches.at(number * most + row) for row in range(count)]
+            return np.concatenate([one.tokens for one in found]), np.concatenate([one.weights for one in found])
+
+        return rows
 
     def _prompts(self) -> Callable[[int], Any]:
         """Those of each iteration: all of them once, in another order, before any comes again."""

@@ -145,6 +145,8 @@ def _disk(root: Path) -> Check:
     free = shutil.disk_usage(there).free
     facts = {"folder": str(root), "free_bytes": free}
     text = f"{free / 1e9:,.1f} GB free for {root}/"
+    if not there.is_dir():
+        return Check("disk", "problem", f"{there} is a file, not a folder; choose another one with --runs", facts)
     if not os.access(there, os.W_OK):
         return Check("disk", "problem", f"{there} can't be written to; choose another folder with --runs", facts)
     if free < LEAST_ROOM:

@@ -16,11 +16,9 @@ from ..interop.layouts import OWN, layout_for_transformers, why_own
 from ..interop.quantized import float_dtype, is_quantized
 from ..models.parameters import named_arrays
 from ..tokenizers.templates import CHATML
-from ..tuning import fuse
-from ..tuning.quantize import dequantize
-from .adapting import is_ours, load_tuned, load_with_adapter, run_of
-from .loading import Loaded, load
-from .shrinking import check_new, write_model
+from .adapting import is_ours
+from .loading import Loaded
+from .shrinking import check_new, load_whole, run_meant, write_model
 
 FORMATS = ("hf", "gguf")
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -49,8 +47,12 @@ def export_model(
         raise UserError(f"there is no format {form!r} to export to; there are {' and '.join(FORMATS)}")
     wanted = _dtype(form, dtype)
     check_new(output)
-    loaded = _whole(reference, adapter, unpack, root)
-    used = (_write_gguf if form == "gguf" else _write_directory)(output, loaded, wanted)
+    loaded = load_whole(reference, root, adapter, unpack)
+    if form == "gguf":
+        this = run_meant(reference, root)
+        used = _write_gguf(output, loaded, wanted, output.stem if this is None else this.name)
+    else:
+        used = _write_directory(output, loaded, wanted)
     packed = is_quantized(loaded.model)
     return {
         "model": str(output),
@@ -72,22 +74,6 @@ def _dtype(form: str, name: str | None) -> mx.Dtype | None:
     return DTYPES[name]
 
 
-def _whole(reference: str | None, adapter: str | None, unpack: bool, root: Path) -> Loaded:
-    """The model with its adapter, if there is one, in its weights."""
-    this = run.find(None, root) if reference is None else run_of(reference, root)
-    if adapter is not None:
-        loaded, tuned = load_with_adapter(reference, adapter, root)
-    elif this is not None and this.is_adapter():
-        loaded, tuned = load_tuned(this)
-    else:
-        loaded, tuned = load(reference, root), None
-    if tuned is not None:
-        loaded.model, _ = fuse(tuned, dequantize=unpack)
-    if unpack:
-        dequantize(loaded.model)
-    return loaded
-
-
 def _write_directory(output: Path, loaded: Loaded, dtype: mx.Dtype | None) -> mx.Dtype:
     model = loaded.model
     if dtype is not None:
@@ -100,7 +86,7 @@ def _write_directory(output: Path, loaded: Loaded, dtype: mx.Dtype | None) -> mx
     return float_dtype(dict(named_arrays(model.parameters())))
 
 
-def _write_gguf(output: Path, loaded: Loaded, dtype: mx.Dtype | None) -> mx.Dtype:
+def _write_gguf(output: Path, loaded: Loaded, dtype: mx.Dtype | None, name: str) -> mx.Dtype:
     """Weights in a dtype that MLX does not write become float32, which holds them all."""
     model = loaded.model
     if not is_ours(model):
@@ -109,7 +95,7 @@ def _write_gguf(output: Path, loaded: Loaded, dtype: mx.Dtype | None) -> mx.Dtyp
     used = dtype or (found if found in FILE_TYPES else mx.float32)
     _check_range(model, used)
     text = (loaded.template or CHATML).jinja if loaded.can_chat else None
-    save_gguf(output, model, loaded.tokenizer, name=output.stem, dtype=used, chat_template=text)
+    save_gguf(output, model, loaded.tokenizer, name=name, dtype=used, chat_template=text)
     return used
 
 

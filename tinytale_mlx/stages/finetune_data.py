@@ -163,7 +163,8 @@ def read_examples(recipe: FinetuneRecipe, base: Loaded, context: int, replayed: 
     training = encodings["train"].finish()
     if not counts["validation"]:
         return Examples(recipe, context, training, training, first["train"], replayed)
-    return Examples(recipe, context, training, encodings["validation"].finish(), first["validation"], replayed)
+    held_out = encodings["validation"].finish("validate on")
+    return Examples(recipe, context, training, held_out, first["validation"], replayed)
 
 
 def _with_sides(data: ExamplesRecipe, seed: int) -> Iterator[tuple[Document, Side]]:
@@ -200,14 +201,18 @@ def _check_sides(data: ExamplesRecipe, counts: dict[Side, int]) -> None:
 
 def replayed_corpus(base: Run | None, recipe: FinetuneRecipe, tokenizer: Tokenizer) -> Corpus | None:
     """The text that the base was trained on, in batches of the fine-tuning's size. Raises UserError without such."""
-    if not recipe.data.replay:
-        return None
-    if base is None or base.is_finetune():
-        raise UserError("data.replay needs the text of the base, which only a run of `tinytale train` knows")
+    return corpus_of(base, recipe.train.batch_size, tokenizer, "data.replay") if recipe.data.replay else None
+
+
+def corpus_of(base: Run | None, batch_size: int, tokenizer: Tokenizer, key: str) -> Corpus:
+    """The text that a run was trained on, in batches of that size. Raises UserError, which names the recipe's key that
+    asks for it, where there is no such text any more."""
+    if base is None or base.has_base():
+        raise UserError(f"{key} needs the text of the base, which only a run of `tinytale train` knows")
     own = base.recipe()
     if not own.data.store:
-        raise UserError(f"the run {base.name} did not keep its text (data.store: false), so data.replay finds none")
-    train = own.train.model_copy(update={"batch_size": recipe.train.batch_size, "steps": 1, "epochs": None})
+        raise UserError(f"the run {base.name} did not keep its text (data.store: false), so {key} finds none")
+    train = own.train.model_copy(update={"batch_size": batch_size, "steps": 1, "epochs": None})
     return run_corpus(base, own.model_copy(update={"train": train}), tokenizer)
 
 

@@ -30,10 +30,9 @@ from .adapting import Trained, chat_encoder, for_losses, is_ours, load_base, lon
 from .finetune_data import check_same, choose_template, first_question, read_examples, replayed_corpus
 from .loading import Loaded
 from .planning import this_machine
-from .sitting import Sitting, guarded
-from .starting import resumable
+from .sitting import Sitting, sit_with_base
 from .tokenizing import Notify
-from .trackers import Tracker, Tracking
+from .trackers import Tracker
 from .training import TrainResult
 from .tune_planning import TuneForecast, check_tuning, forecast_tuning
 
@@ -219,22 +218,10 @@ def finetune(
     The same recipe gives the same weights, however often the run was interrupted. Raises UserError for whatever the
     user can mend; a new run that failed before its first checkpoint leaves nothing behind.
     """
-    device.configure()
-    notify({"event": "phase", "text": f"loading {recipe.base}"})
-    loaded = load_base(recipe.base, root)
-    this = run.find(name, root) if resume else run.new(name, recipe, root)
-    this.lock()
-    tracking = Tracking(trackers, notify)
-    with guarded(this, resume, tracking, stop_requested) as guard:
-        if resume:
-            recipe = resumable(this, recipe)
-        this.start(recipe)
-        guard.begun = []
-        session = FinetuneSession(this, recipe, loaded, root, tracking.notify, force)
-        tracking.start(this, session.recipe, resume)
-        result = _train(session, stop_requested)
-        tracking.end(result.status)
-        return result
+    make = partial(FinetuneSession, force=force)
+    return sit_with_base(
+        recipe, load_base, make, _train, name, resume, root, notify, stop_requested, trackers
+    )  # fmt: skip
 
 
 def _train(session: FinetuneSession, stop_requested: Callable[[], bool]) -> FinetuneResult:

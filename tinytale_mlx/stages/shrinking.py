@@ -1,6 +1,7 @@
 """Models made of models: an adapter written into its base, and weights in fewer bits; both as directories to load."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,30 @@ def _said(how: Fused, packed: bool, unpack: bool) -> str:
     return f"{said} (--dequantize keeps it all)" if how.rounded > how.changed / 3 else str(how)
 
 
+def run_meant(reference: str | None, root: Path) -> run.Run | None:
+    """The run, by default the latest; None for another model."""
+    return run.find(None, root) if reference is None else run_of(reference, root)
+
+
+def load_whole(reference: str | None, root: Path, adapter: str | None = None, unpack: bool = False) -> Loaded:
+    """The model with its adapter, if it has one or `adapter` is given, in its weights; `unpack`: none quantized.
+
+    Raises UserError where there is no such model, and for a learned prompt.
+    """
+    this = run_meant(reference, root)
+    if adapter is not None:
+        loaded, tuned = load_with_adapter(reference, adapter, root)
+    elif this is not None and this.is_adapter():
+        loaded, tuned = load_tuned(this)
+    else:
+        loaded, tuned = load(reference, root), None
+    if tuned is not None:
+        loaded.model, _ = fuse(tuned, dequantize=unpack)
+    if unpack:
+        dequantize(loaded.model)
+    return loaded
+
+
 def quantize_model(
     reference: str | None,
     output: Path,
@@ -79,7 +104,7 @@ def quantize_model(
     root: Path = run.ROOT,
     notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Write a directory with the model in few bits, and measure perplexity before and after.
+    """Write a directory with the model in few bits, its adapter fused, and measure perplexity before and after.
 
     With a `budget` of bits per weight, the matrices that bear it least get the format `high`. The text to measure on is
     `data`, else what the run held out, else embedded tales. Returns what `tinytale quantize --json` prints.
@@ -88,13 +113,15 @@ def quantize_model(
         UserError: the model is quantized already, no matrix fits the format, or `output` is there.
     """
     check_new(output)
-    loaded = load(reference, root)
+    if budget is not None and not math.isfinite(budget):
+        raise UserError(f"a budget is a number of bits per weight, and {budget} is none")
+    loaded = load_whole(reference, root)
     if is_quantized(loaded.model):
         raise UserError(f"{loaded.path} is quantized already")
+    plan = uniform(loaded.model, settings)
     score, text = _scoring(reference, loaded, data, root)
     notify(f"measuring on {text}")
     before, bytes_before = score(loaded), _bytes(loaded.model)
-    plan = uniform(loaded.model, settings)
     if budget is not None:
         notify("measuring how well each matrix bears it")
         high = high or QuantizeRecipe(bits=8, group_size=settings.group_size)
@@ -114,19 +141,19 @@ def quantize_model(
 
 
 def _aligned(plan: Plan, model: Any) -> Plan:
-    """q, k and v of a layout that stores them as one matrix get one format: the best of the three."""
+    """q, k and v of a layout that stores them as one matrix get one format: the smallest, which the budget allows."""
     if not is_ours(model) or layout_of(model.config).model_type != "gpt2":
         return plan
     groups: dict[str, list[str]] = {}
     for path in plan:
         if path.endswith(("q_proj", "k_proj", "v_proj")):
             groups.setdefault(path[:-6], []).append(path)
-    best = {
-        path: max((plan[one] for one in group), key=lambda form: form.num_bits)
+    shared = {
+        path: min((plan[one] for one in group), key=lambda form: form.num_bits)
         for group in groups.values()
         for path in group
     }
-    return {**plan, **best}
+    return {**plan, **shared}
 
 
 def _figures(score: Score, size: int, bits: float | None) -> dict[str, Any]:
@@ -145,8 +172,8 @@ def _scoring(
     """How to score, and on what."""
     if data:
         return lambda one: score_text(one, DataRecipe(source=data)), ", ".join(data)
-    if reference is None or run_of(reference, root) is not None:
-        this = run.find(reference, root)
+    this = run_meant(reference, root)
+    if this is not None:
         return scorer(this, loaded), f"what the run {this.name} held out"
     return lambda one: score_text(one, DataRecipe(documents=TALES)), f"{TALES} embedded tales (--data FILE: another)"
 

@@ -4,26 +4,31 @@ A sitting is the time between the start of a process and its end; a run may take
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import mlx.optimizers as optim
 
+from .. import device, run
 from ..errors import UserError
 from ..generation.completions import complete
 from ..randomness import key
-from ..recipe import GenerateRecipe, TrainRecipe
+from ..recipe import AlignRecipe, FinetuneRecipe, GenerateRecipe, TrainRecipe
+from ..recipe_files import AnyRecipe
 from ..run import Run
 from ..tokenizers import Tokenizer
 from ..training import checkpoint
 from ..training.averaging import WeightAverage, averages, share_of
 from ..training.checkpoint_files import step_of
 from ..training.distributed import world
-from ..training.loop import Hooks, Progress
+from ..training.loop import Hooks, Progress, Status
 from ..training.precision import LossScale
+from .loading import Loaded
+from .starting import resumable
 from .tokenizing import Notify
-from .trackers import Tracking
+from .trackers import Tracker, Tracking
 
 
 class Sitting(ABC):
@@ -188,3 +193,52 @@ def guarded(this: Run, resume: bool, tracking: Tracking, stop_requested: Callabl
                 f"this machine has not enough memory for it ({error}); try a smaller train.batch_size, context or model"
             ) from error
         raise
+
+
+class Prepared(Protocol):
+    """A sitting that is about to begin, with the recipe that it goes by."""
+
+    @property
+    def recipe(self) -> AnyRecipe: ...
+
+
+class Ended(Protocol):
+    """What a sitting comes to."""
+
+    status: Status
+
+
+R = TypeVar("R", FinetuneRecipe, AlignRecipe)
+S = TypeVar("S", bound=Prepared)
+E = TypeVar("E", bound=Ended)
+
+
+def sit_with_base(
+    recipe: R,
+    load_base: Callable[[str, Path], Loaded],
+    make: Callable[[Run, R, Loaded, Path, Notify], S],
+    train: Callable[[S, Callable[[], bool]], E],
+    name: str | None,
+    resume: bool,
+    root: Path,
+    notify: Notify,
+    stop_requested: Callable[[], bool],
+    trackers: Sequence[Tracker],
+) -> E:
+    """The base is loaded, the run opened, and trained. Raises UserError as these do."""
+    device.configure()
+    notify({"event": "phase", "text": f"loading {recipe.base}"})
+    loaded = load_base(recipe.base, root)
+    this = run.find(name, root) if resume else run.new(name, recipe, root)
+    this.lock()
+    tracking = Tracking(trackers, notify)
+    with guarded(this, resume, tracking, stop_requested) as guard:
+        if resume:
+            recipe = resumable(this, recipe)
+        this.start(recipe)
+        guard.begun = []
+        session = make(this, recipe, loaded, root, tracking.notify)
+        tracking.start(this, session.recipe, resume)
+        result = train(session, stop_requested)
+        tracking.end(result.status)
+        return result
