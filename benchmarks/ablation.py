@@ -103,9 +103,8 @@ def measure(given: argparse.Namespace, report: Report) -> None:
     if given.data and not Path(given.data).exists():
         raise UserError(f"there is no file {given.data}")
     columns = [Column("validation loss", "nats", "lower"), Column("CPU time", "s", "lower")]
-    table = report.table(
-        f"{given.steps:,} steps from scratch", ["variant", "learning rate"], columns, ["over the seeds; see the file"]
-    )
+    notes = ["medians over the seeds; CPU time is that of one run"]
+    table = report.table(f"{given.steps:,} steps from scratch", ["variant", "learning rate"], columns, notes)
     rows: dict[tuple[str, float], Row] = {}
 
     def add(run: Figures) -> None:

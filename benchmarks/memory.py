@@ -162,7 +162,7 @@ def measure(given: argparse.Namespace, report: Report) -> None:
     shape = SHAPES[given.shape]
     wanted = list(EVERY) if given.only is None else ["plain", *given.only]
     if unknown := sorted(set(wanted) - set(EVERY)):
-        raise UserError(f"there is no row {unknown[0]!r}; there are {', '.join(EVERY)}")
+        raise UserError(f"there is no row {unknown[0]!r}; there are {', '.join(map(repr, EVERY))}")
     table = report.table(
         f"Memory switches, {given.shape}, {shape.rows} x {recipe_of(shape, []).model.context} tokens",
         ["switches"],

@@ -39,6 +39,7 @@ RUNS = {
     "tale": Training("tale"),
     "shakespeare-char": Training("shakespeare-char", "shakespeare"),
     "shakespeare": Training("shakespeare", "shakespeare"),
+    "shakespeare-long": Training("shakespeare-long", "shakespeare"),
     "TinyStories sample": Training("tale", "tinystories"),
     "WikiText-2 sample": Training("tale", "wikitext"),
 }

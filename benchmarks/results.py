@@ -25,7 +25,7 @@ CELL is null, a text, a number, or what rounds gave: {"median": 2.0, "min": 1.9,
 Column units: "bytes" and "s" are for the reader to scale; "share" is of 1; "x" is how many times; the others as they
 are. `low` and `high` are of the rounds, and null where there were none. A row that is `missing` says why in its place.
 
-`tinytale bench all` writes results.json beside them: {"format": 1, "reports": [...]}, in the order of the question.
+`tinytale bench all` writes results.json beside them: {"format": 1, "reports": [...]}, in the order of running.
 """
 
 import json

@@ -6,12 +6,12 @@ One iteration of PPO and of Dr. GRPO and one step of DPO, beside a fine-tuning s
 in micro-batches of the same shape; all with LoRA, in float32, on random tokens with random weights, so every response
 is as long as it may be. Policy, reward model and a separate critic are models of one shape; the reference is the policy
 with its adapter off. Each is a process of its own; they take turns, and ratios are the medians of the rounds' ratios.
+With --peers TRL takes the step of DPO as well, on transformers' Llama; unlike ours it asks the reference each time.
 The goals: an iteration of PPO in at most 1.6 times the memory, and sampling at 0.8 times the speed at least.
 """
 
 import argparse
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,21 +26,24 @@ from tinytale_mlx.alignment.measured import MeasuredStep, adam
 from tinytale_mlx.alignment.ppo import PPO
 from tinytale_mlx.alignment.preference_tuning import preference_loss
 from tinytale_mlx.alignment.reward_model import RewardModel, reward_adapter
-from tinytale_mlx.alignment.rollout import Responses, batch_sampler
+from tinytale_mlx.alignment.rollout import Scorer, batch_sampler
 from tinytale_mlx.alignment.scoring import lay_out
 from tinytale_mlx.generation.batch import generate_batch
+from tinytale_mlx.planning.parameters import planned_config
 from tinytale_mlx.recipe import GenerateRecipe, Recipe
 from tinytale_mlx.recipe.align import GroupRecipe, PPORecipe, PreferenceRecipe
 from tinytale_mlx.recipe.tuning import TuneRecipe
 from tinytale_mlx.training.step import Step
 from tinytale_mlx.tuning import Tuned, attach, new_adapter
 
+from . import steps
 from .apart import Figures, Worker, take_turns
+from .machine import process_peak
 from .results import Column, Report, Row
 from .runner import main
 from .training import SIZES
 
-QUICK = {"size": ["1m"], "rounds": 2}
+QUICK = {"size": ["1m"], "rounds": 2, "rows": 16, "tokens": 32}
 SFT, GENERATION = "fine-tuning step", "batched generation"
 MICRO_BATCH, GROUP = 16, 8
 RATE = 1e-3
@@ -84,6 +87,7 @@ def measure(given: argparse.Namespace, report: Report) -> None:
         [
             Column("peak by MLX", "bytes", "lower"),
             Column("memory beside SFT", "x", "lower"),
+            Column("peak of the process", "bytes", "lower"),
             Column("per CPU second", "tokens", "higher"),
             Column("time beside SFT", "x", "lower"),
         ],
@@ -101,7 +105,7 @@ def measure(given: argparse.Namespace, report: Report) -> None:
          "and scores."],
     )  # fmt: skip
     for size in given.size:
-        for table, works in ((cost, COSTS), (speed, SPEEDS)):
+        for table, works in ((cost, {**COSTS, **(PEERS if given.peers else {})}), (speed, SPEEDS)):
             rows = {name: table.row(size, name) for name in works}
             sides = [
                 (row, partial(Worker, turns, name, SIZES[size], given.rows, given.tokens)) for name, row in rows.items()
@@ -114,7 +118,9 @@ def _add_cost(rows: list[Row], found: list[Figures | None]) -> None:
     """A round's figures; the first are those of the fine-tuning step."""
     for row, figures in zip(rows, found, strict=True):
         if figures is not None and found[0] is not None:
-            row.set(peak_by_MLX=figures["peak"], memory_beside_SFT=figures["peak"] / found[0]["peak"])
+            row.set(peak_of_the_process=figures["process_peak"])
+            if figures["peak"] is not None:
+                row.set(peak_by_MLX=figures["peak"], memory_beside_SFT=figures["peak"] / found[0]["peak"])
             row.add(per_CPU_second=figures["tokens"] / figures["cpu_seconds"])
             row.add(time_beside_SFT=figures["seconds"] / found[0]["seconds"])
 
@@ -130,13 +136,12 @@ def _add_speed(rows: list[Row], found: list[Figures | None]) -> None:
 
 def turns(name: str, sets: list[str], rows: int, tokens: int) -> Iterator[Figures]:
     """What the work takes, again and again."""
-    once = {**COSTS, **SPEEDS}[name](Work(recipe_files.load("tiny-tale", sets), rows, tokens))
+    once = {**COSTS, **SPEEDS, **PEERS}[name](Work(recipe_files.load("tiny-tale", sets), rows, tokens))
     for _ in itertools.count():
-        mx.reset_peak_memory()
-        started, spent = time.perf_counter(), time.process_time()
-        done = once()
-        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - spent
-        yield {"seconds": seconds, "cpu_seconds": cpu_seconds, "tokens": done, "peak": mx.get_peak_memory()}
+        done: list[float] = []
+        found = steps.timed(lambda done=done: done.append(once()))
+        peak = None if name in PEERS else found["peak"]
+        yield {**found, "tokens": done[0], "peak": peak, "process_peak": process_peak()}
 
 
 # ---------------------------------------------------------------------- what is measured
@@ -200,6 +205,18 @@ def dpo(work: Work) -> Once:
     return once
 
 
+def trl_dpo(work: Work) -> Once:
+    from .peers.trl_dpo import TrlDpo
+
+    trainer = TrlDpo(planned_config(work.recipe), work.prompts, work.prompts, MICRO_BATCH // 2, RATE)
+
+    def once() -> float:
+        trainer.step()
+        return 2.0 * work.rows * work.tokens
+
+    return once
+
+
 def generation(work: Work, temperature: float = 1.0) -> Once:
     """Of the model without an adapter."""
     model = _tuned(work).detach()
@@ -230,6 +247,7 @@ COSTS: dict[str, Callable[[Work], Once]] = {
     "PPO iteration, shared critic": partial(ppo, critic="shared"),
     "Dr. GRPO iteration": dr_grpo,
 }
+PEERS: dict[str, Callable[[Work], Once]] = {"DPO step, TRL": trl_dpo}
 SPEEDS: dict[str, Callable[[Work], Once]] = {
     GENERATION: generation,
     f"{GENERATION}, greedy": partial(generation, temperature=0.0),
@@ -249,7 +267,7 @@ def _reward_model(work: Work) -> RewardModel:
     return model
 
 
-def _scorer(judge: RewardModel) -> Callable[[Responses], np.ndarray]:
+def _scorer(judge: RewardModel) -> Scorer:
     return lambda responses: judge.score(responses.rows, MICRO_BATCH)
 
 

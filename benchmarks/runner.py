@@ -92,7 +92,10 @@ def parse(name: str, arguments: list[str]) -> argparse.Namespace:
 
 
 def run(name: str, given: argparse.Namespace, command: str) -> Report:
-    """Measure. What is there when Ctrl-C arrives, or when something breaks, is kept. UserError passes through."""
+    """Measure. What is there when Ctrl-C arrives, or when something breaks, is kept.
+
+    Raises UserError for what the user can mend, as long as there is nothing to lose.
+    """
     own = {key: value for key, value in vars(given).items() if key not in SHARED}
     report = Report(name, question(name), command, given.quick, options=json.loads(json.dumps(own, default=str)))
     report.machine, report.date = machine.facts(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -101,9 +104,9 @@ def run(name: str, given: argparse.Namespace, command: str) -> Report:
         importlib.import_module(f"{__package__}.{name}").measure(given, report)
     except KeyboardInterrupt:
         report.status = INTERRUPTED
-    except UserError:
-        raise
     except Exception as error:
+        if isinstance(error, UserError) and not any(row.cells for table in report.tables for row in table.rows):
+            raise
         traceback.print_exc()
         report.status = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
     report.seconds, report.cpu_seconds = time.perf_counter() - started, _cpu_seconds() - spent

@@ -13,7 +13,11 @@ import tinytale_mlx
 from tinytale_mlx import recipe_files, stages
 from tinytale_mlx.models.parameters import count_parameters
 from tinytale_mlx.recipe import (
+    ALIGNMENTS,
+    AlignDataRecipe,
     DataRecipe,
+    ExamplesRecipe,
+    FinetuneRecipe,
     GenerateRecipe,
     ModelConfig,
     Recipe,
@@ -21,6 +25,9 @@ from tinytale_mlx.recipe import (
     TokenizerRecipe,
     TrainRecipe,
 )
+from tinytale_mlx.recipe.align import GroupRecipe, PPORecipe, PreferenceRecipe, RewardRecipe
+from tinytale_mlx.recipe.align_run import ScoreRecipe, WatchRecipe
+from tinytale_mlx.recipe.tuning import QuantizeRecipe, TuneRecipe
 from tinytale_mlx.training.losses import next_token_loss
 from tinytale_mlx.training.optimizers import make_optimizer
 from tinytale_mlx.training.step import Step
@@ -101,7 +108,11 @@ def test_every_recipe_takes_a_step(name: str, dice: np.random.Generator):
 # ---------------------------------------------------------------------- every key does something
 @pytest.mark.parametrize(
     "section",
-    [DataRecipe, SourceRecipe, TokenizerRecipe, ModelConfig, TrainRecipe, GenerateRecipe, Recipe],
+    [
+        *(DataRecipe, SourceRecipe, TokenizerRecipe, ModelConfig, TrainRecipe, GenerateRecipe, Recipe),
+        *(ExamplesRecipe, FinetuneRecipe, TuneRecipe, QuantizeRecipe, AlignDataRecipe, ScoreRecipe, WatchRecipe),
+        *(RewardRecipe, PreferenceRecipe, PPORecipe, GroupRecipe, *ALIGNMENTS.values()),
+    ],
 )
 def test_every_key_is_read_somewhere(section: type[BaseModel]):
     """No dead keys: outside the recipe's own description and the reading of files, somebody asks for it."""

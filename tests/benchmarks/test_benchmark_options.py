@@ -137,3 +137,28 @@ def test_no_room_is_said(monkeypatch: pytest.MonkeyPatch):
     assert plain.missing
     assert "10 MB can be used here" in plain.missing
     assert plain.cells == {}
+
+
+def test_a_text_that_is_not_given_is_said():
+    from tinytale_mlx.benchmarks import quality
+    from tinytale_mlx.benchmarks.results import Report
+
+    report = Report("quality", "?")
+    quality.measure(runner.parse("quality", ["--runs", "shakespeare", "WikiText-2 sample"]), report)
+    assert [row.missing for row in report.tables[0].rows] == [
+        "its text is not given: --shakespeare FILE",
+        "its text is not given: --wikitext FILE",
+    ]
+
+
+def test_an_ablation_tries_every_rate_and_then_other_seeds_with_the_best():
+    from tinytale_mlx.benchmarks.ablation import missing
+
+    done: list[dict[str, Any]] = []
+    losses = {("a", 1.0): 3.0, ("a", 2.0): 2.0, ("b", 5.0): 1.0}
+    jobs = []
+    while job := next(missing(done, {"a": [1.0, 2.0], "b": [5.0]}, [7, 8]), None):
+        variant, rate, seed = job
+        jobs.append(job)
+        done.append({"variant": variant, "learning_rate": rate, "seed": seed, "val_loss": losses[variant, rate]})
+    assert jobs == [("a", 1.0, 7), ("a", 2.0, 7), ("b", 5.0, 7), ("a", 2.0, 8), ("b", 5.0, 8)]

@@ -27,16 +27,20 @@ def nothing() -> None:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Ending], None]:
-    """Make `fake` a benchmark that measures a row, ends as it is told, and else measures another."""
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make `fake` a benchmark that measures a row, ends as it is told, and else measures another.
 
-    def make(ending: Ending) -> None:
+    It may also end before.
+    """
+
+    def make(ending: Ending, before: Ending = nothing) -> None:
         def options(parser: argparse.ArgumentParser) -> None:
             parser.add_argument("--rounds", type=int, default=5)
             parser.add_argument("--size", default="large")
 
         def measure(given: argparse.Namespace, report: Report) -> None:
             table = report.table("Speeds", ["program"], [Column("speed", "tokens/s", "higher")])
+            before()
             table.row("first").add(speed=float(given.rounds))
             ending()
             table.row("second").add(speed=2.0)
@@ -99,7 +103,11 @@ def test_quick_is_a_preset_that_gives_way(fake, arguments: list[str], expected: 
 
 @pytest.mark.parametrize(
     ("ending", "code", "status"),
-    [(interrupt, 130, "interrupted"), (crash, 1, "failed: RuntimeError: the disk burns")],
+    [
+        (interrupt, 130, "interrupted"),
+        (crash, 1, "failed: RuntimeError: the disk burns"),
+        (refuse, 1, "failed: UserError: there is no such recipe"),
+    ],
 )
 def test_what_was_measured_is_kept(fake, capsys, tmp_path: Path, ending: Ending, code: int, status: str):
     fake(ending)
@@ -121,7 +129,7 @@ def test_what_was_measured_is_kept(fake, capsys, tmp_path: Path, ending: Ending,
     ],
 )
 def test_bad_input_is_a_sentence(fake, capsys, tmp_path: Path, monkeypatch, arguments: list[str], message: str):
-    fake(refuse)
+    fake(nothing, before=refuse)
     monkeypatch.chdir(tmp_path)
     Path("a-file").touch()
     assert outcome(capsys, *arguments) == (2, None, f"tinytale: {message}\n")

@@ -6,7 +6,6 @@ Their numbers are those of our notes. What is tested where the part itself is: 1
 `training/test_gradient_checkpointing.py`, 17 in the tests of `interop`. Here is what only a whole fine-tuning shows.
 """
 
-import gc
 import json
 import math
 import tracemalloc
@@ -165,7 +164,6 @@ def test_7_who_wants_to_hear_of_it_does(base: Path):
     for kinds in ([call[1] for call in book.calls if call[0] == "log"], [event["event"] for event in heard]):
         assert [kind for kind in kinds if kind in ("start", "step", "end")] == ["start", "step", "step", "end"]
     assert (book.calls[0], book.calls[-1]) == (("start", "heard", "lora", False), ("end", "finished"))
-    gc.collect()  # with what holds the run's lock
     stages.finetune(recipe_files.load_finetune(Path("runs/heard/recipe.yaml")), "heard", True, trackers=[book])
     assert ("start", "heard", "lora", True) in book.calls
 

@@ -141,12 +141,11 @@ def test_where_the_texts_can_not_be_written(trained: Path, tinytale, tmp_path: P
 
 
 def test_prompts_are_not_written_over(trained: Path, tinytale, tmp_path: Path) -> None:
-    (tmp_path / "p.txt").write_text("The fox\n")
-    complaint = tinytale(
-        "generate", "-f", tmp_path / "p.txt", "-o", tmp_path / ".." / tmp_path.name / "p.txt"
-    ).complaint
+    file, same = tmp_path / "p.txt", tmp_path / ".." / tmp_path.name / "p.txt"
+    file.write_text("The fox\n")
+    complaint = tinytale("generate", "-f", file, "-o", same).complaint
     assert "p.txt holds the prompts; give --output another name" in complaint
-    assert (tmp_path / "p.txt").read_text() == "The fox\n"
+    assert file.read_text() == "The fox\n"
 
 
 # ---------------------------------------------------------------------- how it is written

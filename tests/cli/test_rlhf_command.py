@@ -126,8 +126,8 @@ def test_the_others_find_an_aligned_model(name: str, folder: Path, tinytale: Tin
     assert found["loss"] != base["loss"]
     assert tinytale("generate", name, "-p", "The cat", "--json").code == 0
     if name != "base-dpo":
-        one, other = (tinytale("generate", *how, "-p", "The", "--json").out for how in ([name], ["--adapter", name]))
-        assert one == other
+        one, other = (tinytale("generate", *how, "-p", "The", "--json").json for how in ([name], ["--adapter", name]))
+        assert one["completions"] == other["completions"]
         fused = tinytale("fuse", name, "--output", tmp_path / "fused", "--json")
         assert fused.json["changed"] > 0
 
@@ -139,6 +139,7 @@ def test_a_reward_model_says_what_it_is(folder: Path, tinytale: Tinytale):
         assert "rlhf ppo --reward-model base-reward" in said
 
 
+@pytest.mark.slow
 def test_what_was_aligned_can_be_aligned_again(folder: Path, tinytale: Tinytale, tmp_path: Path):
     runs = tmp_path / "runs"
     shutil.copytree(folder / "runs", runs, symlinks=True)
@@ -152,6 +153,7 @@ def test_what_was_aligned_can_be_aligned_again(folder: Path, tinytale: Tinytale,
     assert all(mx.array_equal(named[name], array).item() for name, array in first)
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_fine_tuning_is_part_of_the_base(own: Path, tinytale: Tinytale):
     tune_base(own, "sft", "data.source=identity", "train.steps=3")
     for kind in ("reward", "ppo"):
@@ -164,12 +166,13 @@ def test_an_adapter_of_a_fine_tuning_is_part_of_the_base(own: Path, tinytale: Ti
 
 
 # ---------------------------------------------------------------------- learning
+@pytest.mark.slow
 def test_a_function_of_ones_own_is_learned_from(own: Path, tinytale: Tinytale):
     (own / "mine.py").write_text("def vowels(sample):\n    return sample.response.count('e') / 4\n")
-    how = ["--steps", "12", "--batch-size", "8", "--learning-rate", "0.03", "--reward", "mine.py:vowels"]
-    found = tinytale("rlhf", "grpo", "base", *SMALL, *how, "--json").json
+    how = ["--method", "grpo", "--full", "--beta", "0", "--learning-rate", "0.01", "--reward", "mine.py:vowels"]
+    found = tinytale("rlhf", "grpo", "base", *SMALL, *how, "--steps", "15", "--batch-size", "8", "--json").json
     assert found["score_after"] > found["score_before"] + found["score_std_before"]
-    assert found["kl"] > 0.5
+    assert found["kl"] > 1
 
 
 def test_of_a_constant_reward_nothing_is_learned(own: Path, tinytale: Tinytale):
@@ -187,6 +190,7 @@ def test_the_answer_of_a_question_is_a_reward(own: Path, tinytale: Tinytale):
     assert found["score_before"] < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ipo", "orpo", "simpo", "kto", "cdpo"])
 def test_the_kin_of_dpo(method: str, own: Path, tinytale: Tinytale):
     how = ["--method", method, "--steps", "3", "--batch-size", "8", "--set", "train.validate_every=1"]
@@ -195,6 +199,7 @@ def test_the_kin_of_dpo(method: str, own: Path, tinytale: Tinytale):
     assert losses[1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [["--set", "ppo.critic=shared"], ["--full"], ["--set", "ppo.ptx_coefficient=0.5"]])
 def test_ppo_with_other_critics_and_with_other_text(how: list[str], own: Path, tinytale: Tinytale):
     how = [*STEPS["ppo"], "--reward", "length:4", *how]

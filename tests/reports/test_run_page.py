@@ -9,6 +9,7 @@ import pytest
 from html_checks import checked
 
 from tinytale_mlx.errors import UserError
+from tinytale_mlx.reports import plots
 from tinytale_mlx.reports.page import Facts, Page, Table, Verbatim, to_html
 from tinytale_mlx.reports.run_page import run_page
 
@@ -228,6 +229,15 @@ def test_figures_that_are_not_finite_are_gaps(page: Callable[..., Page]) -> None
 def test_events_of_another_kind(page: Callable[..., Page], event: Event) -> None:
     with pytest.raises(UserError, match=r"log\.jsonl has an event with something missing or of another kind"):
         page(START, step(2), event)
+
+
+def test_what_cannot_be_drawn_is_not_the_fault_of_the_log(page: Callable[..., Page], monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("pictures cannot be drawn: no place")
+
+    monkeypatch.setattr(plots, "_png", refuse)
+    with pytest.raises(UserError, match=r"^pictures cannot be drawn: no place$"):
+        page(START, step(1))
 
 
 def test_no_log(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tinytale_mlx.errors import UserError
 from tinytale_mlx.tokenizers import ByteBPE, SpecialTokens, Tokenizer
 from tinytale_mlx.tokenizers.chat import encode_conversation, encode_prompt, template_from
 from tinytale_mlx.tokenizers.huggingface import HuggingFaceTokenizer
+from tinytale_mlx.tokenizers.jinja import JinjaTemplate
 from tinytale_mlx.tokenizers.templates import CHATML
 
 MARKERS = (
@@ -198,7 +199,7 @@ def test_a_tokenizer_that_begins_texts_with_a_space(tmp_path: Path):
 
 def test_no_token_belongs_to_a_prompt_and_to_its_answer():
     """The marker's line break and the answer's would be one token of the whole text; the prompt has the first alone."""
-    bpe = ByteBPE.train(["x\n\n\ny" * 50], 275, special_tokens=SpecialTokens(MARKERS, bos="<s>", eos="</s>"))
+    bpe = ByteBPE.train(["x\n\n\ny" * 50], 273, special_tokens=SpecialTokens(MARKERS, bos="<s>", eos="</s>"))
     messages = talk("x", "\n\ny")
     template = template_from(bare("phi"))
     found, asked = encode_conversation(bpe, messages, template), encode_prompt(bpe, messages[:1], template)
@@ -209,9 +210,11 @@ def test_no_token_belongs_to_a_prompt_and_to_its_answer():
 
 
 def test_the_date_in_a_template_does_not_change_what_is_trained(tokenizer: ByteBPE):
-    template = template_from("{{ strftime_now('%Y-%m-%d') }}" + bare("chatml"))
-    found = tokenizer.decode(encode_conversation(tokenizer, TALKS[0], template).ids)
-    assert found.startswith("2024-07-26")
+    template = JinjaTemplate("{{ strftime_now('%Y-%m-%d') }}" + bare("chatml"))
+    fixed = encode_conversation(tokenizer, TALKS[0], template.timeless())
+    asked = encode_prompt(tokenizer, TALKS[0][:1], template.timeless())
+    assert tokenizer.decode(fixed.ids).startswith("2024-07-26")
+    assert fixed.ids[: len(asked)] == asked
     assert not tokenizer.decode(encode_prompt(tokenizer, TALKS[0][:1], template)).startswith("2024-07-26")
 
 
@@ -227,6 +230,8 @@ REFUSED = {
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}": "no mark for the end of an",
     "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}</s>{% endfor %}": "no mark for the end",
     "{{ messages[0]['role'] / 2 }}": "refuses this conversation: unsupported operand",
+    "{{ 1 // 0 }}": "refuses this conversation: integer division or modulo by zero",
+    "{{ raise_exception('no\nway') }}": "refuses this conversation: no way",
     "{{ nothing.at.all }}": "refuses this conversation: 'nothing' is undefined",
     "{{ messages.__class__.__mro__ }}": "refuses this conversation: access to attribute '__class__'",
 }

@@ -49,16 +49,45 @@ class Attention(nn.Module):
 
         segments [B, T]: the document of each token, beyond which it does not see; not with a cache.
         """
-        config = self._config
+        return self.o_proj(self.attend(*self.project(x), cache, key, segments))
+
+    @property
+    def projections(self) -> list[nn.Module]:
+        """What `project` uses."""
+        return [self.q_proj, self.k_proj, self.v_proj]
+
+    @property
+    def between(self) -> list[nn.Module]:
+        """What `attend` uses."""
+        return [self[name] for name in ("q_norm", "k_norm", "relative_bias") if name in self]
+
+    def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries [B, T, heads * size], and keys and values [B, T, kv_heads * size]."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def attend(
+        self,
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        cache: KVCache | SlotCache | None = None,
+        key: mx.array | None = None,
+        segments: mx.array | None = None,
+    ) -> mx.array:
+        """What the heads say, side by side, [B, T, heads * size]: all of attention that is no product with weights.
+
+        In training the block keeps only the arguments, and computes scores and all else again.
+        """
+        config, length = self._config, q.shape[1]
         offset = cache.offset if cache is not None else 0
-        q = self._split_heads(self.q_proj(x), config.heads)
-        k = self._split_heads(self.k_proj(x), config.num_kv_heads)
-        v = self._split_heads(self.v_proj(x), config.num_kv_heads)
+        q = self._split_heads(q, config.heads)
+        k = self._split_heads(k, config.num_kv_heads)
+        v = self._split_heads(v, config.num_kv_heads)
         if config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if self._rope is not None:
             q, k = self._rope(q, offset), self._rope(k, offset)
-        distance = cache.distances(x.shape[1]) if isinstance(cache, SlotCache) else None
+        distance = cache.distances(length) if isinstance(cache, SlotCache) else None
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
 
@@ -70,7 +99,7 @@ class Attention(nn.Module):
         rate = config.attention_dropout if key is not None else 0.0
         # On a CPU the kernel is not fused either, and `softmax` is the faster one there. Nor is it fused in training
         # (with a key), and in 16 bits the derivative of `softmax` is the more exact one.
-        trains_narrow = key is not None and x.dtype != mx.float32
+        trains_narrow = key is not None and q.dtype != mx.float32
         if config.attention == "fused" and rate == 0.0 and not scalar_exp() and not trains_narrow:
             y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
         else:
@@ -78,7 +107,7 @@ class Attention(nn.Module):
         return self._join_heads(y)
 
     def _join_heads(self, y: mx.array) -> mx.array:
-        return self.o_proj(y.transpose(0, 2, 1, 3).flatten(2))
+        return y.transpose(0, 2, 1, 3).flatten(2)
 
     def _split_heads(self, x: mx.array, heads: int) -> mx.array:
         """[B, T, heads * size] to [B, heads, T, size]."""

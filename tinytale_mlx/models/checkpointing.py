@@ -2,8 +2,11 @@
 
 The way back through a block needs what the block computed on its way there: scores, activations, several copies of
 each hidden state. Keeping only the block's input and computing the rest again costs one more forward pass, about a
-third of a training step, and leaves the activations of one block in memory instead of all blocks'. Attention alone is
-the better bargain (Korthikanti et al. 2022): its scores, [B, heads, T, T], weigh most and cost least.
+third of a training step, and leaves the activations of one block in memory instead of all blocks'.
+
+What costs no matrix product with weights is never kept (`Block`): norms and activations, and attention's scores
+[B, heads, T, T], which weigh most and cost least (Korthikanti et al. 2022; FlashAttention, Dao et al. 2022, and Liger
+Kernel, Hsu et al. 2024, never keep them either). That is no switch, for it takes about as long as to read them again.
 
 `mx.checkpoint` does the same, with two traps. It differentiates by every argument, and neither token ids nor random
 keys have a derivative; and what draws from ambient random numbers draws others the second time. Here everything but
@@ -23,8 +26,8 @@ from .elementary import with_vjp
 from .parameters import named_arrays
 
 
-def recompute(modules: Sequence[nn.Module], forward: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
-    """`forward(x)`, computed a second time on the way back.
+def recompute(modules: Sequence[nn.Module], forward: Callable[..., Any], *inputs: mx.array) -> Any:
+    """`forward(*inputs)`, an array or several, computed a second time on the way back.
 
     `forward` may use the modules' parameters, which are differentiated as far as they are trainable, and close over
     keys, ids and masks. Of other arrays that it uses it must not be differentiated: their gradient would be lost.
@@ -32,9 +35,9 @@ def recompute(modules: Sequence[nn.Module], forward: Callable[[mx.array], mx.arr
     parameters = [module.trainable_parameters() for module in modules]
     names = [name for name, _ in named_arrays(parameters)]
 
-    def pure(x: mx.array, *arrays: mx.array) -> mx.array:
-        place(tree_unflatten(list(zip(names, arrays, strict=True))))
-        y = forward(x)
+    def pure(*arrays: mx.array) -> Any:
+        place(tree_unflatten(list(zip(names, arrays[len(inputs) :], strict=True))))
+        y = forward(*arrays[: len(inputs)])
         place(parameters)
         return y
 
@@ -45,12 +48,17 @@ def recompute(modules: Sequence[nn.Module], forward: Callable[[mx.array], mx.arr
     run = with_vjp(pure)
 
     @run.vjp
-    def _back(primals: Any, cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
-        inputs = list(primals) if isinstance(primals, tuple | list) else [primals]
-        waiting = mx.depends(inputs, [cotangent])  # not before it is needed
-        to_input, *to_parameters = mx.vjp(pure, waiting, [cotangent])[1]
+    def _back(primals: Any, cotangents: Any, _: Any) -> tuple[mx.array, ...]:
+        arrays, cotangents = _several(primals), _several(cotangents)
+        waiting = mx.depends(arrays, cotangents)  # not before it is needed
+        gradients = mx.vjp(pure, waiting, cotangents)[1]
+        to_inputs, to_parameters = gradients[: len(inputs)], gradients[len(inputs) :]
         if to_parameters:
-            [to_input] = mx.depends([to_input], to_parameters)
-        return to_input, *to_parameters
+            to_inputs = mx.depends(to_inputs, to_parameters)
+        return *to_inputs, *to_parameters
 
-    return run(x, *(array for _, array in named_arrays(parameters)))
+    return run(*inputs, *(array for _, array in named_arrays(parameters)))
+
+
+def _several(arrays: Any) -> list[mx.array]:
+    return list(arrays) if isinstance(arrays, tuple | list) else [arrays]

@@ -1,6 +1,7 @@
 """The position-wise feed-forward network: widen, bend, narrow.
 
 Gated (SwiGLU: Shazeer 2020) or plain, with GELU (Hendrycks & Gimpel 2016), SiLU, ReLU or ReLU² (So et al. 2021).
+Each is `narrow(*widen(x))`: in training the block keeps what is between, and computes the activation again.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,18 @@ class FeedForward(nn.Module):
         self._activation = ACTIVATIONS[config.activation]
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(self._activation(self.up_proj(x)))
+        return self.narrow(*self.widen(x))
+
+    @property
+    def widening(self) -> list[nn.Module]:
+        """What `widen` uses."""
+        return [self.up_proj]
+
+    def widen(self, x: mx.array) -> tuple[mx.array, ...]:
+        return (self.up_proj(x),)
+
+    def narrow(self, up: mx.array) -> mx.array:
+        return self.down_proj(self._activation(up))
 
 
 class SwiGLU(nn.Module):
@@ -49,8 +61,19 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.narrow(*self.widen(x))
+
+    @property
+    def widening(self) -> list[nn.Module]:
+        """What `widen` uses."""
+        return [self.gate_proj, self.up_proj]
+
+    def widen(self, x: mx.array) -> tuple[mx.array, ...]:
+        return self.gate_proj(x), self.up_proj(x)
+
+    def narrow(self, gate: mx.array, up: mx.array) -> mx.array:
+        return self.down_proj(silu(gate) * up)
 
 
-def make_feedforward(config: ModelConfig) -> nn.Module:
+def make_feedforward(config: ModelConfig) -> FeedForward | SwiGLU:
     return SwiGLU(config) if config.activation == "swiglu" else FeedForward(config)

@@ -5,7 +5,8 @@ on where a key is given; there is no training mode to forget.
 """
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,7 +29,11 @@ Recomputed = Literal["none", "attention", "block"]
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each around a residual connection."""
+    """Attention, then feed-forward, each around a residual connection.
+
+    For the way back it keeps, of each token, what comes in and what the products with weights give: queries, keys,
+    values, what the heads say, and what goes into the activation. The rest is computed again.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -48,25 +53,43 @@ class Block(nn.Module):
         recomputed: Recomputed = "none",
     ) -> mx.array:
         attention_key, first, second = split_key(key, 3)
+        attention, mlp = self.self_attn, self.mlp
+        norms = [[norm] if self._pre else [] for norm in (self.input_layernorm, self.post_attention_layernorm)]
+        # Each piece keeps what goes into it. Not of a block that is computed again, nor where there is no way back.
+        piece = recompute if cache is None and recomputed != "block" else _at_once
 
-        def attend(x: mx.array) -> mx.array:
-            return self.self_attn(x, cache, attention_key, segments)
+        def project(x: mx.array) -> tuple[mx.array, ...]:
+            return attention.project(self.input_layernorm(x) if self._pre else x)
+
+        def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+            return attention.attend(q, k, v, cache, attention_key, segments)
+
+        def widen(x: mx.array) -> tuple[mx.array, ...]:
+            return mlp.widen(self.post_attention_layernorm(x) if self._pre else x)
 
         def mix(x: mx.array) -> mx.array:
-            y = self.input_layernorm(x) if self._pre else x
-            y = recompute([self.self_attn], attend, y) if recomputed == "attention" else attend(y)
-            x = x + dropout(y, self._rate, first)
+            if recomputed == "attention":
+                used = [*norms[0], *attention.projections, *attention.between]
+                y = recompute(used, lambda x: attend(*project(x)), x)
+            else:
+                y = piece(attention.between, attend, *piece([*norms[0], *attention.projections], project, x))
+            x = x + dropout(attention.o_proj(y), self._rate, first)
             return x if self._pre else self.input_layernorm(x)
 
         def feed(x: mx.array) -> mx.array:
-            y = self.post_attention_layernorm(x) if self._pre else x
-            x = x + dropout(self.mlp(y), self._rate, second)
+            y = piece([mlp.down_proj], mlp.narrow, *piece([*norms[1], *mlp.widening], widen, x))
+            x = x + dropout(y, self._rate, second)
             return x if self._pre else self.post_attention_layernorm(x)
 
         if recomputed != "block":
             return feed(mix(x))
         x = recompute([self.self_attn, self.input_layernorm], mix, x)
         return recompute([self.mlp, self.post_attention_layernorm], feed, x)
+
+
+def _at_once(modules: list[nn.Module], forward: Callable[..., Any], *inputs: mx.array) -> Any:
+    """What `recompute` does, with everything kept for the way back."""
+    return forward(*inputs)
 
 
 class Trunk(nn.Module):

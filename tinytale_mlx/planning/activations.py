@@ -12,6 +12,10 @@ freed at once. So it is enough to go through a block and ask of each operation w
     rope, reshape, transpose, +   nothing
 
 A residual stream that is kept as some norm's input is counted there.
+
+A block keeps less than that. It is made of pieces that begin where a product with weights ends, and each piece keeps
+only what goes into it and computes the rest again (models/checkpointing.py). What is in the list above then exists for
+one block at a time, on its way back, and in a block that is checkpointed as a whole.
 """
 
 from dataclasses import dataclass
@@ -24,7 +28,7 @@ KEPT_BY_ACTIVATION = {
     "gelu": 4,  # x, x/sqrt(2), 1 + erf, and the product
     "gelu_tanh": 7,
     "silu": 3,  # x, its sigmoid, the product
-    "relu": 2,
+    "relu": 3,  # x, relu(x), and what of the gradient passes
     "relu2": 3,  # x, relu(x), its square
 }
 """Of the width inside the feed-forward network."""
@@ -39,10 +43,19 @@ class BlockBytes:
     attention: float
     """Everything inside attention, from its input on."""
     rest: float
+    heads: float
+    """Of attention, what goes into its pieces: queries, keys, values, and what the heads say."""
+    spared_rest: float
+    """Of the rest, what goes into the pieces."""
 
     @property
     def all(self) -> float:
         return self.input + self.attention + self.rest
+
+    @property
+    def kept(self) -> float:
+        """What the block keeps."""
+        return self.input + self.heads + self.spared_rest
 
 
 def block_bytes(config: ModelConfig, train: TrainRecipe, backend: Backend) -> BlockBytes:
@@ -50,18 +63,19 @@ def block_bytes(config: ModelConfig, train: TrainRecipe, backend: Backend) -> Bl
     width, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.heads * config.size_per_head, config.num_kv_heads * config.size_per_head
     norm = _norm(config, train, backend)
-    attention = number * (queries + 2 * keys)  # q, k, v: factors of the two products
+    heads = number * (2 * queries + 2 * keys)  # q, k, v: factors of the two products; and o_proj's input
+    attention = heads
     if config.qk_norm:  # what comes into the norms; what comes out is counted
         attention += number * (queries + keys) * (norm - 1)
     weights = config.heads * config.context
     attention += number * weights
     if config.attention_dropout:
         attention += (number + 1) * weights
-    attention += number * queries  # what the heads say, side by side: o_proj's input
     rest = number * width * (2 * norm - 1) + number * inner * KEPT_BY_ACTIVATION[config.activation]
-    if config.residual_dropout:
-        rest += 2 * width
-    return BlockBytes(number * width, attention, rest)
+    norms = 1 if config.norm_placement == "pre" else 1 + 2 * (norm - 1)  # a block that ends in norms keeps theirs
+    spared = number * width * norms + number * inner * (2 if config.activation == "swiglu" else 1)
+    dropped = 2 * width if config.residual_dropout else 0
+    return BlockBytes(number * width, attention, rest + dropped, heads, spared + dropped)
 
 
 def _norm(config: ModelConfig, train: TrainRecipe, backend: Backend) -> int:

@@ -25,6 +25,8 @@ from .parameters import block_shapes, count, parameter_shapes
 
 AHEAD = 100
 """Operations that a CPU's streams have been given and have not done, together."""
+FROZEN_HEAD_CHUNK = 128
+"""As in training/losses.py."""
 IN_HAND = 20
 """Of those, at each stream, what belongs to the moment itself, such as the operations of the head at the loss."""
 OF_CHUNK, OF_BLOCK, OF_BLOCK_BACK = 40, 45, 80
@@ -66,6 +68,8 @@ def plan_memory(config: ModelConfig, train: TrainRecipe, backend: Backend) -> Me
 
 def frozen_peak(config: ModelConfig, train: TrainRecipe, backend: Backend) -> int:
     """Bytes of the same where next to nothing is trained, as under an adapter: no gradients and no optimiser."""
+    if train.loss_chunk_tokens is None:
+        train = train.model_copy(update={"loss_chunk_tokens": FROZEN_HEAD_CHUNK})
     moments = _Step(config, train, backend).moments()[:-1]  # without the update
     return max(one.weights + one.activations + one.logits + one.temporary for one in moments)
 
@@ -78,6 +82,8 @@ class _Step:
         self.on_cpu = backend.name == "cpu"
         self.ahead = max(AHEAD / self.lanes - IN_HAND, 0) if self.on_cpu else 0
         self.block = block_bytes(config, train, backend)
+        number = 4 if train.precision == "float32" else 2
+        self.heads_say = number * config.heads * config.size_per_head
         self.parameters = count(config)
         self.of_a_block = sum(math.prod(shape) for _, shape in block_shapes(config))
         self.head = config.hidden_size * (config.vocab_size or 0)
@@ -155,9 +161,9 @@ class _Step:
     def kept(self, layer: int) -> float:
         """Bytes of activations that a layer keeps from the forward pass for the way back."""
         if layer not in self.checkpointed:
-            per_token = self.block.all
+            per_token = self.block.kept
         elif self.train.gradient_checkpointing == "attention":
-            per_token = self.block.input + self.block.rest
+            per_token = self.block.kept - self.block.heads + self.heads_say
         else:
             per_token = self.block.input
         return per_token * self.tokens
@@ -175,7 +181,7 @@ class _Step:
         In 16 bits norms and softmax are derived in 32, from copies, and their results are copied back.
         """
         narrow = self.train.precision != "float32"
-        return (4 if narrow else 1) * self.block.all * self.tokens
+        return (3 if narrow else 1) * self.block.all * self.tokens
 
     def working(self) -> float:
         """Bytes that one step of the way back through a block needs at the least: gradients of scores, or of the

@@ -166,7 +166,7 @@ def _ratios(table: Json, name: str) -> Picture | None:
 
 def _plot(plot: Json, name: str) -> Picture | None:
     x, y = plot["x"], plot["y"]
-    x_label, y_label = (with_unit(axis["name"], axis["unit"]) for axis in (x, y))
+    x_label, y_label = (_axis_label(axis) for axis in (x, y))
     if plot["kind"] == "bar":
         places = list(dict.fromkeys(str(point["x"]) for line in plot["lines"] for point in line["points"]))
         groups = []
@@ -189,6 +189,10 @@ def _plot(plot: Json, name: str) -> Picture | None:
     ]
     scale = "both log" if diagonal else "log x" if plot["logarithmic"] else "close"
     return line_chart(name, plot["title"], x_label, y_label, series, scale=scale, diagonal=diagonal)
+
+
+def _axis_label(axis: Json) -> str:
+    return f"{axis['name']}, %" if axis["unit"] == "share" else with_unit(axis["name"], axis["unit"])
 
 
 def _scaled(value: float, axis: Json) -> float:

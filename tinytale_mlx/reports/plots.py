@@ -51,6 +51,8 @@ WIDTH, HEIGHT, DPI = 4.8, 3.2, 200
 """Inches, and pixels to an inch: as wide as a phone, and sharp there. A letter is then about 11 points high."""
 MOST = 300
 """Points of a line; of more, groups are drawn as their mean in a band from the least to the largest."""
+MARKED = 40
+"""About so many of them have a marker."""
 
 Kind = Literal["line", "points", "scattered"]
 Scale = Literal["from zero", "close", "log", "log x", "both log"]
@@ -130,7 +132,7 @@ def line_chart(
         _scale(axes, drawn, scale)
         axes.xaxis.set_major_formatter(quantity)
         axes.set(xlabel=x_label, ylabel=y_label)
-        if len(drawn) + len(levels) + len(marks) > 1:
+        if len(axes.get_legend_handles_labels()[1]) > 1:
             _legend(figure, axes)
         return Picture(name, _png(figure), _in_words(title, x_label, y_label, drawn))
 
@@ -199,17 +201,14 @@ def _draw_level(axes: "Axes", level: Level) -> None:
 def _draw_series(axes: "Axes", series: Series, number: int) -> None:
     colour = COLOURS[number % len(COLOURS)]
     points = series.known()
-    groups = [
-        points[first : first + size]
-        for size in [math.ceil(len(points) / MOST)]
-        for first in range(0, len(points), size)
-    ]
+    size = 1 if series.kind == "scattered" else math.ceil(len(points) / MOST)
+    groups = [points[first : first + size] for first in range(0, len(points), size)]
     x = [group[-1][0] for group in groups]
     y = [math.fsum(value for _, value in group) / len(group) for group in groups]
     if len(groups) < len(points):
         axes.fill_between(
             x, [min(v for _, v in g) for g in groups], [max(v for _, v in g) for g in groups],
-            color=colour, alpha=0.25, linewidth=0,
+            color=colour, alpha=0.25, linewidth=0, label=f"{series.label}, range",
         )  # fmt: skip
     stroke = {"line": STROKES[number % len(STROKES)], "points": "-", "scattered": ""}[series.kind]
     marked = series.kind in ("points", "scattered") or len(groups) == 1
@@ -217,7 +216,8 @@ def _draw_series(axes: "Axes", series: Series, number: int) -> None:
     for place, spread in zip(series.x, series.spread, strict=False):
         if spread:
             axes.plot((place, place), spread, color=colour, linewidth=1.2, marker="_", markersize=6)
-    axes.plot(x, y, linestyle=stroke, color=colour, marker=marker, label=series.label)
+    every = 1 if series.kind == "scattered" else math.ceil(len(groups) / MARKED)
+    axes.plot(x, y, linestyle=stroke, color=colour, marker=marker, markevery=every, label=series.label)
 
 
 def _draw_bars(axes: "Axes", bars: Bars, shift: float, thick: float, colour: str) -> None:

@@ -11,7 +11,7 @@ from ..alignment.pairs import ShuffledRows
 from ..alignment.scoring import micro_batches
 from ..recipe import TrainRecipe
 from ..training.step import StepResult
-from .aligning import AlignSession
+from .align_session import AlignSession
 
 
 class PairSession(AlignSession):

@@ -27,7 +27,7 @@ from ..training.step import StepResult
 from ..tuning import attach
 from .adapting import Trained, run_of, tune
 from .align_data import Wanted, anything
-from .aligning import AlignSession, rated
+from .align_session import AlignSession, rated
 from .finetune_data import corpus_of
 from .judging import Judge, find_scores
 

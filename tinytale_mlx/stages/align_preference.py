@@ -21,7 +21,7 @@ from ..training.precision import prepare
 from .adapting import Trained, tune
 from .align_data import Wanted, labels, preferences
 from .align_pairs import PairSession
-from .aligning import rated, sampling
+from .align_session import rated, sampling
 from .judging import Judge, find_scores
 
 

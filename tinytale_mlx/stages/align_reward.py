@@ -16,7 +16,7 @@ from ..tuning.quantize import dequantize
 from .adapting import Trained, quantize_base
 from .align_data import Wanted, comparisons
 from .align_pairs import PairSession
-from .aligning import rated, sampling
+from .align_session import rated, sampling
 from .judging import sample
 
 

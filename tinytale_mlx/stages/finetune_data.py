@@ -29,6 +29,7 @@ from ..recipe import AlignDataRecipe, DataRecipe, ExamplesRecipe, FinetuneRecipe
 from ..run import Run
 from ..tokenizers import Tokenizer
 from ..tokenizers.chat import ChatTemplate, Message
+from ..tokenizers.jinja import JinjaTemplate
 from ..tokenizers.special import IM_END, IM_START
 from ..tokenizers.templates import CHATML, QUESTION, find_template
 from ..training import checkpoint
@@ -75,7 +76,7 @@ def choose_template(data: ExamplesRecipe | AlignDataRecipe, base: Loaded) -> Cha
     if data.template is not None:
         return find_template(data.template)
     if base.template is not None:
-        return base.template
+        return base.template.timeless() if isinstance(base.template, JinjaTemplate) else base.template
     return CHATML if {IM_START, IM_END} <= set(base.tokenizer.special_ids) else QUESTION
 
 

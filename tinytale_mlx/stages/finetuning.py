@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..evaluation.loss import evaluate
 from ..interop.huggingface import TEMPLATE, save_model
 from ..models.parameters import count_parameters, named_arrays
+from ..planning.machine import Machine
 from ..recipe import FinetuneRecipe, GenerateRecipe, TrainRecipe
 from ..run import Run
 from ..tokenizers.templates import Template
@@ -26,7 +27,7 @@ from ..training.precision import prepare
 from ..training.schedules import accumulate_at
 from ..training.step import Step
 from ..tuning import Adapter, dropout_keys, lora_plus, save_adapter
-from .adapting import Trained, chat_encoder, for_losses, is_ours, load_base, longest_example, tune
+from .adapting import Trained, chat_encoder, for_losses, is_ours, load_base, longest_example, run_of, tune
 from .finetune_data import check_same, choose_template, first_question, read_examples, replayed_corpus
 from .loading import Loaded
 from .planning import this_machine
@@ -68,10 +69,6 @@ def finetune_recipe(base: str | None, overrides: Sequence[str], root: Path = run
     return recipe.model_copy(update={"name": f"{Path(base).name}-{method}"})
 
 
-def _base_run(recipe: FinetuneRecipe, root: Path) -> Run | None:
-    return next((one for one in (Run(root / recipe.base), Run(Path(recipe.base))) if one.exists()), None)
-
-
 # ---------------------------------------------------------------------- one sitting
 class FinetuneSession(Sitting):
     """A base with an adapter on (or trained itself), examples, and an optimiser for what learns."""
@@ -85,16 +82,16 @@ class FinetuneSession(Sitting):
         changes: dict[str, Any] = {"context": context}
         if isinstance(self.template, Template):  # another model's stays what the base brings
             changes["template"] = self.template.name
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+        self.recipe = recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
         _check_architecture(loaded.model, recipe)
-        self.forecast = self._forecast(recipe, context)
+        self.forecast = self._forecast(context)
         if self.forecast is not None and not force:
             check_tuning(recipe, context, self.forecast)
         notify({"event": "phase", "text": "preparing the examples"})
-        replayed = replayed_corpus(_base_run(recipe, root), recipe, loaded.tokenizer)
+        replayed = replayed_corpus(run_of(recipe.base, root), recipe, loaded.tokenizer)
         self.examples = read_examples(recipe, loaded, context, replayed)
         check_same(this, self.examples.fingerprint)
-        self.forecast = self._forecast(recipe, self.examples.longest)
+        self.forecast = self._forecast(self.examples.longest)
         self.recipe = recipe.model_copy(update={"generate": recipe.generate or self._samples()})
         self.generate = self.recipe.generate or loaded.settings
         this.write_recipe(self.recipe)
@@ -107,12 +104,16 @@ class FinetuneSession(Sitting):
     def train(self) -> TrainRecipe:
         return self.recipe.train
 
-    def _forecast(self, recipe: FinetuneRecipe, longest: int) -> TuneForecast | None:
+    @cached_property
+    def _machine(self) -> Machine:
+        return this_machine(self.loaded.model.config, self.train.precision, seconds=0.05)
+
+    def _forecast(self, longest: int) -> TuneForecast | None:
         """Of examples up to so long; nothing is known of others' architectures."""
         if not is_ours(self.loaded.model):
             return None
         config = self.loaded.model.config.model_copy(update={"context": longest})
-        return forecast_tuning(config, recipe, this_machine(config, recipe.train.precision, seconds=0.05))
+        return forecast_tuning(config, self.recipe, self._machine)
 
     def _samples(self) -> GenerateRecipe:
         """The base's settings, and as prompts what two of the examples ask."""

@@ -174,7 +174,8 @@ class Guard:
 
 @contextmanager
 def guarded(this: Run, resume: bool, tracking: Tracking, stop_requested: Callable[[], bool]) -> Iterator[Guard]:
-    """Inside, a run is trained. If that fails before its first checkpoint, nothing is left of a new run.
+    """Inside, a run that is locked is trained; afterwards others may have it. If that fails before its first
+    checkpoint, nothing is left of a new run.
 
     Raises:
         UserError: instead of MLX's error where memory is used up.
@@ -193,6 +194,8 @@ def guarded(this: Run, resume: bool, tracking: Tracking, stop_requested: Callabl
                 f"this machine has not enough memory for it ({error}); try a smaller train.batch_size, context or model"
             ) from error
         raise
+    finally:
+        this.unlock()
 
 
 class Prepared(Protocol):

@@ -108,9 +108,10 @@ def resumable(this: Run, recipe: R) -> R:
 
 def _unchanged(this: Run, own: AnyRecipe, recipe: R) -> R:
     if changed := _list([line for line in differences(own, recipe) if not _free(line.partition(": ")[0], own, recipe)]):
+        otherwise = "add --branch NAME: a new run that goes on from its checkpoint with the new recipe"
         raise UserError(
-            f"the run {this.name} was started with another recipe ({changed}); resume it without changes, or add "
-            "--branch NAME: a new run that goes on from its checkpoint with the new recipe"
+            f"the run {this.name} was started with another recipe ({changed}); resume it without changes, or "
+            + (otherwise if isinstance(recipe, Recipe) else "start a new run")
         )
     return recipe
 

@@ -17,7 +17,7 @@ from ..planning.speed import Speed, forecast_speed
 from ..recipe import FinetuneRecipe, ModelConfig
 from ..tokenizers import load_tokenizer
 from ..training.schedules import micro_batches_before
-from .adapting import LONGEST
+from .adapting import LONGEST, run_of
 from .loading import is_model
 from .planning import chips_of, this_machine
 
@@ -115,12 +115,14 @@ def plan_finetune(recipe: FinetuneRecipe, chips: list[str] | None = None, root: 
 
 def _config(base: str, root: Path) -> ModelConfig:
     """Of the model that is tuned, without its weights."""
-    this = next((one for one in (run.Run(root / base), run.Run(Path(base))) if one.exists()), None)
+    this = run_of(base, root)
     folder = Path(base) if this is None else this.model
     if is_model(folder):
         return load_config(folder)
     if this is None:
-        raise UserError(f"there is no run and no model directory {base} to plan with; one of the hub has to be downloaded first")
+        raise UserError(
+            f"there is no run and no model directory {base} to plan with; one of the hub has to be downloaded first"
+        )
     if not (this.tokenizer / "tokenizer_config.json").is_file():
         raise UserError(f"the run {this.name} has no model yet; `{this.resume_command}` goes on with it")
     return planned_config(this.recipe(), load_tokenizer(this.tokenizer).vocab_size)

@@ -27,7 +27,7 @@ BEGIN, END = "\ufdd0", "\ufdd1"
 """Where marked text begins and ends: code points that are no characters, and that no text may hold."""
 MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 DAY = datetime.datetime(2024, 7, 26)
-"""What a template that writes today's date is told in training: the same examples are the same tokens tomorrow."""
+"""What a template that writes today's date gets in training: the same examples are the same tokens tomorrow."""
 WAY_OUT = "choose one that can be trained, such as --template chatml"
 
 
@@ -40,14 +40,19 @@ class JinjaTemplate:
 
     name = "own"
 
-    def __init__(self, source: str):
-        self.jinja = source
+    def __init__(self, source: str, day: datetime.datetime | None = None):
+        """day: what it takes for today; left out, today."""
+        self.jinja, self._day = source, day
         self._marked = bool(MARK.search(source))
         self._compiled = _compile(source)
 
+    def timeless(self) -> "JinjaTemplate":
+        """The same, with `DAY` for today."""
+        return JinjaTemplate(self.jinja, DAY)
+
     def prompt(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
         """The ids up to where the assistant speaks next. Raises UserError where the template refuses the messages."""
-        return tokenizer.encode(_unmarked(self._text(tokenizer, messages, True, datetime.datetime.now())))
+        return tokenizer.encode(_unmarked(self._text(tokenizer, messages, True)))
 
     def conversation(self, tokenizer: Tokenizer, messages: Sequence[Message], trained_from: int = 0) -> Encoded:
         """The whole conversation; trained is what the template marks, else every answer and the special token after it.
@@ -57,31 +62,31 @@ class JinjaTemplate:
         Raises:
             UserError: the template refuses the messages, or which tokens are answers can't be told.
         """
-        text = self._text(tokenizer, messages, False, DAY)
+        text = self._text(tokenizer, messages, False)
         if self._marked:
             spans, text = list(_marked_spans(text)), _unmarked(text)
         else:
             spans = list(self._answers(tokenizer, text, messages))
         return _encode(tokenizer, text, spans[_answers_in(messages[:trained_from]) :])
 
-    def _text(self, tokenizer: Tokenizer, messages: Sequence[Message], prompt: bool, now: datetime.datetime) -> str:
-        from jinja2.exceptions import TemplateError
-
+    def _text(self, tokenizer: Tokenizer, messages: Sequence[Message], prompt: bool) -> str:
         if any(mark in message["content"] for message in messages for mark in (BEGIN, END)):
             raise UserError("a message holds U+FDD0 or U+FDD1, which are no characters")
         roles = {f"{role}_token": name for role, name in tokenizer.specials.roles.items()}
+        now = self._day or datetime.datetime.now()
         given = {"messages": [dict(one) for one in messages], "add_generation_prompt": prompt, "tools": None}
         try:
             return self._compiled.render(**given, documents=None, strftime_now=now.strftime, **roles)
-        except (TemplateError, TypeError) as error:
-            raise UserError(f"the model's chat template refuses this conversation: {error}") from None
+        except Exception as error:  # whatever a stranger's text comes upon
+            reason = " ".join(str(error).split())
+            raise UserError(f"the model's chat template refuses this conversation: {reason}") from None
 
     def _answers(self, tokenizer: Tokenizer, text: str, messages: Sequence[Message]) -> Iterator[Span]:
         specials = re.compile("|".join(map(re.escape, sorted(tokenizer.special_ids, key=len, reverse=True))) or "$^")
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self._text(tokenizer, messages[:number], True, DAY)
+            before = self._text(tokenizer, messages[:number], True)
             if not text.startswith(before):
                 raise UserError(
                     f"the model's chat template writes what is before message {number + 1} in another way once the "

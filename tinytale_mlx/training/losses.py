@@ -23,6 +23,11 @@ gradients of unlikely tokens would vanish with less, before a loss scale reaches
 overflow with more. A power of two changes nothing else."""
 
 
+FROZEN_HEAD_CHUNK = 128
+"""Tokens per chunk where the head is frozen, as under an adapter: then chunks have no gradients of the head to add up,
+so that they cost nothing, and nobody has to ask for them."""
+
+
 def perplexity(loss: float) -> float:
     """e^loss for nats per token; from 700 on, as large as a float can be."""
     return math.exp(min(loss, 700))
@@ -78,16 +83,24 @@ def token_loss(
     """The language-modelling loss of a batch: (Σ weight x nats, Σ weight), float32 scalars.
 
     arrays: tokens [B, T+1], weights [B, T], and segments [B, T+1] where each document is to be read alone. With
-    `chunk_tokens`, the logits of only so many tokens exist at a time.
+    `chunk_tokens`, the logits of only so many tokens exist at a time; with a frozen head they always are few.
     """
     tokens, weights, segments = [*arrays, None][:3]
     assert tokens is not None
     assert weights is not None
     inside = None if segments is None else segments[:, :-1]
     hidden = model.hidden(tokens[:, :-1], key=key, segments=inside)
+    if chunk_tokens is None and _head_is_frozen(model):
+        chunk_tokens = FROZEN_HEAD_CHUNK
     if chunk_tokens is None:
         return next_token_loss(model.logits(hidden), tokens, weights), weights.sum()
     return chunked_loss(model, hidden, tokens, weights, chunk_tokens), weights.sum()
+
+
+def _head_is_frozen(model: Any) -> bool:
+    """False for a model that does not say what its head is."""
+    head = getattr(model, "head", None)
+    return head is not None and not named_arrays(head.trainable_parameters())
 
 
 def chunked_loss(

@@ -105,7 +105,13 @@ class QuantizedEmbedding(nn.QuantizedEmbedding):
         return _unpack(self.dtype, self.group_size, self.bits, self.mode, *rows)
 
     def as_linear(self, x: mx.array) -> mx.array:
-        return quantized_matmul(x, self)
+        """The largest matrix, and needed for every chunk of a loss, there and back, by every stream: `mx.compile` is
+        to see that it is the same, so that there is one of it."""
+        if not unpacks_first(x.size // x.shape[-1]):
+            return quantized_matmul(x, self)
+        with mx.stream(mx.default_device()):
+            matrix = mx.stop_gradient(dequantized(self, x.dtype))
+        return x @ matrix.T
 
     @classmethod
     def like(cls, layer: nn.QuantizedEmbedding) -> Self:
