@@ -70,6 +70,7 @@ class AlignView(TrainView):
         self._say(
             f"{progress.step:,} steps in {duration(progress.seconds)}{speed}, {result.peak_memory_bytes / 1e6:,.0f} MB"
         )
+        self._say_page(run)
         then = "rlhf ppo --reward-model" if result.kind == "reward" else "chat"
         self._say(
             f"the {'reward model' if result.kind == 'reward' else 'model'} is in {escape(str(result.model))}; now try:"

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from tinytale_mlx import device
+from tinytale_mlx.run import Run
 from tinytale_mlx.stages import TrainResult
 from tinytale_mlx.tokenizers.inspection import visible
 
@@ -180,8 +181,13 @@ class TrainView:
             f"{size(progress.tokens)} tokens in {duration(progress.seconds)}"
             + ("" if math.isnan(speed) else f" ({speed:,.0f} tokens/s)")
         )
+        self._say_page(run)
         chat = f"tinytale chat {run.reference}"
         self._say(f"the model is in {escape(str(result.model))}; now try:\n  [bold]{escape(chat)}[/bold]")
+
+    def _say_page(self, run: Run) -> None:
+        if (page := run.path / "report.html").is_file():
+            self._say(f"pictures of it are in {escape(str(page))}")
 
     def _interrupted(self, result: TrainResult) -> None:
         command = escape(result.run.resume_command)

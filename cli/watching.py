@@ -40,13 +40,17 @@ def watch(train: "Train", json: bool, view_class: "type[TrainView] | None" = Non
 
 
 def make_trackers(wandb: str | None, wandb_model: bool, tensorboard: bool) -> "list[Tracker]":
-    """Those that are asked for. Raises UserError where their package is missing, or where the project is."""
+    """The run's own page, and those that are asked for. Raises UserError where their package is missing, or where the
+    project is."""
     if wandb_model and not wandb:
         raise UserError("--wandb-model goes with --wandb PROJECT, which says where the model is uploaded to")
+    from tinytale_mlx import stages
+
     from .tensorboard_log import TensorBoardTracker
     from .wandb_log import WandbTracker
 
     return [
+        stages.Report(),
         *([WandbTracker(wandb, wandb_model)] if wandb else []),
         *([TensorBoardTracker()] if tensorboard else []),
     ]

@@ -82,7 +82,8 @@ class Encoding:
     def __init__(
         self, tokenizer: Tokenizer, context: int, template: ChatTemplate = CHATML, rule: Rule = "drop"
     ) -> None:
-        self._tokenizer, self._context, self._template, self._rule = tokenizer, context, template, rule
+        self._tokenizer, self._context, self._template = tokenizer, context, template
+        self._rule: Rule = rule
         self._counts: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
         self._tokens = array("H" if tokenizer.vocab_size <= 1 << 16 else "I")
         self._weights, self._offsets, self._bytes = bytearray(), array("q", [0]), 0

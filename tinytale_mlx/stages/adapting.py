@@ -89,9 +89,7 @@ def load_base(reference: str, root: Path) -> Loaded:
             f"the run {this.name} is an adapter on another model; `tinytale fuse {this.reference}` makes a model of "
             "the two, which can then be tuned again"
         )
-    loaded = load(reference, root)
-    use_calibrated_product(loaded.model)
-    return loaded
+    return load(reference, root)
 
 
 def load_fused(reference: str, root: Path) -> Loaded:
@@ -133,7 +131,9 @@ def load_tuned(this: run.Run) -> tuple[Loaded, Tuned | None]:
             f"`tinytale rlhf ppo --reward-model {this.reference}` trains a model with it"
         )
     if not this.is_adapter():
-        return load(str(this.model)), None
+        loaded = load(str(this.model))
+        loaded.settings = recipe.generate or loaded.settings
+        return loaded, None
     loaded = (load_fused if this.is_align() else load_base)(recipe.base, root)
     note = ""
     if this.adapter.is_dir():
@@ -142,6 +142,7 @@ def load_tuned(this: run.Run) -> tuple[Loaded, Tuned | None]:
     else:
         tuned = tune(loaded, recipe)
         note = _load_checkpoint(this, tuned)
+    loaded.settings = recipe.generate or loaded.settings
     template = find_template(recipe.data.template) if recipe.data.template else None
     return _with(loaded, tuned, template, this.adapter if not note else this.path, note), tuned
 

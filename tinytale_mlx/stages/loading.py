@@ -21,6 +21,7 @@ from ..tokenizers.chat import ChatTemplate, Message, template_from
 from ..tokenizers.files import read_config, read_json, read_text
 from ..tokenizers.templates import Template
 from ..training import checkpoint
+from ..tuning.quantized_matmul import use_calibrated_product
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -82,9 +83,7 @@ def load(reference: str | None = None, root: Path = run.ROOT) -> Loaded:
     if this.has_base():
         from .adapting import load_tuned  # which loads the base with this function
 
-        loaded = load_tuned(this)[0]
-        loaded.settings = this.tuning_recipe().generate or loaded.settings
-        return loaded
+        return load_tuned(this)[0]
     recipe = this.recipe()
     if is_model(this.model):
         return _load_directory(this.model, recipe.generate)
@@ -133,6 +132,7 @@ def _load_newest(folder: Path, model: Transformer) -> Path:
 
 def _load_directory(path: Path, settings: GenerateRecipe | None = None) -> Loaded:
     model = load_model(path)[0] if _is_ours(path) else load_other(path)
+    use_calibrated_product(model)
     tokenizer = load_tokenizer(path)
     encode = _chat_encoder(path, tokenizer)
     return Loaded(

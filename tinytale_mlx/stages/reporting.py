@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import disk
 from ..errors import UserError
-from ..recipe import Recipe
+from ..recipe import AnyRecipe
 from ..reports.page import Page, files
 from ..reports.run_page import run_page
 from ..run import Run
@@ -58,7 +58,7 @@ def _write(path: Path, data: bytes) -> None:
 class Report:
     """A `Tracker` that draws a run when it is done. Like other guests of a training it cannot make it fail."""
 
-    def start(self, run: Run, recipe: Recipe, resumed: bool) -> None:
+    def start(self, run: Run, recipe: AnyRecipe, resumed: bool) -> None:
         self._run = run
 
     def log(self, event: dict[str, Any]) -> None:
