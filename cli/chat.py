@@ -11,16 +11,8 @@ from tinytale_mlx import run
 from tinytale_mlx.errors import UserError
 
 from .chat_commands import HELP, Commands
-from .options import (
-    Adapter,
-    Model,
-    Runs,
-    Sampling,
-    Seed,
-    load_model,
-    printable,
-    with_sampling,
-)
+from .groups import Sampling, spread
+from .options import Adapter, Model, Runs, Seed, load_model, printable
 from .terminal import Interrupts, coloured, dimmed, edit_lines, has_colour, plain_warnings, say, well_formed
 
 if TYPE_CHECKING:
@@ -28,7 +20,7 @@ if TYPE_CHECKING:
     from tinytale_mlx.stages import Loaded
 
 
-@with_sampling
+@spread
 def chat(
     model: Model = None,
     adapter: Adapter = None,
@@ -60,7 +52,7 @@ def chat(
     loaded = load_model(model, adapter, runs)
     if loaded.note:
         say(loaded.note)
-    settings = with_options(loaded.settings, **sampling)
+    settings = with_options(loaded.settings, **sampling.given())
     if show_probabilities and not has_colour(sys.stdout):
         say("--show-probabilities needs a terminal with colours, so there are none")
         show_probabilities = False

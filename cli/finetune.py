@@ -1,8 +1,6 @@
 """`tinytale finetune`: a trained model learns to follow examples."""
 
-import json as json_module
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +8,13 @@ import typer
 from tinytale_mlx import recipe_files, run
 from tinytale_mlx.errors import UserError
 
-from .options import Force, Json, LearningRate, Resume, Runs, Set, TensorBoard, Wandb, WandbModel
+from .groups import Tuning, spread
+from .options import own_rows
 from .watching import make_trackers, watch
 
 if TYPE_CHECKING:
     from tinytale_mlx.recipe import FinetuneRecipe
+    from tinytale_mlx.run import Run
 
 
 METHODS = {
@@ -28,6 +28,7 @@ METHODS = {
 """What each flag means in a recipe."""
 
 
+@spread
 def finetune(
     base: Annotated[
         str | None,
@@ -39,32 +40,19 @@ def finetune(
         list[str] | None,
         typer.Option("--data", "-d", help="Your own examples: files, folders, globs, a data set; or identity."),
     ] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Low-rank updates of every matrix. The default.")] = False,
-    qlora: Annotated[bool, typer.Option("--qlora", help="The same on a model kept in 4 bits.")] = False,
     dora: Annotated[bool, typer.Option("--dora", help="Low-rank updates with a magnitude for each row.")] = False,
     prompt_tuning: Annotated[
         bool, typer.Option("--prompt-tuning", help="A few learned tokens before every text.")
     ] = False,
     prefix: Annotated[bool, typer.Option("--prefix", help="Learned keys and values before every text.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="All weights.")] = False,
-    rank: Annotated[int | None, typer.Option("--rank", help="Of the updates; --set tune.rank=N.")] = None,
     template: Annotated[
         str | None,
         typer.Option("--template", help="chatml, lillm, question, alpaca or plain. Default: the model's own."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: MODEL-METHOD.")] = None,
-    resume: Resume = False,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="A batch holds so many long examples.")] = None,
-    learning_rate: LearningRate = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of adapters, order of examples and dropout.")] = None,
-    force: Force = False,
-    set_: Set = None,
-    wandb: Wandb = None,
-    wandb_model: WandbModel = False,
-    tensorboard: TensorBoard = False,
-    runs: Runs = run.ROOT,
-    json: Json = False,
+    *,
+    how: Tuning,
 ) -> None:
     """Teach a trained model to follow examples: its own LoRA adapter, or another method.
 
@@ -85,21 +73,18 @@ def finetune(
     from tinytale_mlx import stages
 
     methods = {
-        "lora": lora, "qlora": qlora, "dora": dora, "prompt-tuning": prompt_tuning, "prefix": prefix, "full": full,
+        "lora": how.lora, "qlora": how.qlora, "dora": dora, "prompt-tuning": prompt_tuning, "prefix": prefix,
+        "full": how.full,
     }  # fmt: skip
     flags = {
-        "tune.rank": rank, "data.template": template, "train.steps": steps, "train.batch_size": batch_size,
-        "train.learning_rate": learning_rate, "seed": seed,
+        "tune.rank": how.rank, "data.template": template, "train.steps": steps, "train.batch_size": batch_size,
+        "train.learning_rate": how.learning_rate, "seed": how.seed,
     }  # fmt: skip
-    overrides = [
-        *method_of(methods),
-        *([f"data.source={json_module.dumps(data[0] if len(data) == 1 else data)}"] if data else []),
-        *(set_ or []),
-        *(f"{key}={value}" for key, value in flags.items() if value is not None),
-    ]
-    trackers = make_trackers(wandb, wandb_model, tensorboard)
-    recipe = _recipe(base, overrides, resume, name, runs)
-    watch(partial(stages.finetune, recipe, name, resume, runs, force=force, trackers=trackers), json)
+    trackers = make_trackers(how)
+    recipe = _recipe(base, [*method_of(methods), *own_rows(data), *how.overrides(flags)], how)
+    watch(
+        partial(stages.finetune, recipe, how.name, how.resume, how.runs, force=how.force, trackers=trackers), how.json
+    )
 
 
 def method_of(flags: dict[str, bool]) -> list[str]:
@@ -110,14 +95,19 @@ def method_of(flags: dict[str, bool]) -> list[str]:
     return METHODS[asked[0]] if asked else []
 
 
-def _recipe(base: str | None, overrides: list[str], resume: bool, name: str | None, runs: Path) -> "FinetuneRecipe":
+def _recipe(base: str | None, overrides: list[str], how: Tuning) -> "FinetuneRecipe":
     """What to train: a new recipe, or that of the run that is resumed, with the overrides."""
     from tinytale_mlx import stages
 
-    if not resume:
-        return stages.finetune_recipe(base, overrides, runs)
-    if base is not None:
-        raise UserError(f"a run that is resumed has its model already; leave out {base}, or name the run with --name")
-    this = run.find(name, runs)
+    if not how.resume:
+        return stages.finetune_recipe(base, overrides, how.runs)
+    this = run_to_resume(base, how)
     this.finetune_recipe()  # refuses a run of another kind
     return recipe_files.load_finetune(this.recipe_path, overrides)
+
+
+def run_to_resume(base: str | None, how: Tuning) -> "Run":
+    """Raises UserError where a base is named as well."""
+    if base is not None:
+        raise UserError(f"a run that is resumed has its model already; leave out {base}, or name the run with --name")
+    return run.find(how.name, how.runs)

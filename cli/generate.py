@@ -13,18 +13,8 @@ import typer
 from tinytale_mlx import disk, run
 from tinytale_mlx.errors import UserError
 
-from .options import (
-    Adapter,
-    Json,
-    Model,
-    Runs,
-    Sampling,
-    Seed,
-    load_model,
-    print_json,
-    printable,
-    with_sampling,
-)
+from .groups import Sampling, spread
+from .options import Adapter, Json, Model, Runs, Seed, load_model, print_json, printable
 
 if TYPE_CHECKING:
     from tinytale_mlx.generation.text import Completion
@@ -37,7 +27,7 @@ DRAWING = ("temperature", "top_k", "top_p", "min_p")
 """What is for drawing a token, which a search for the likeliest text never does."""
 
 
-@with_sampling
+@spread
 def generate(
     model: Model = None,
     adapter: Adapter = None,
@@ -95,7 +85,7 @@ def generate(
     loaded = load_model(model, adapter, runs)
     if loaded.note:
         say(loaded.note)
-    loaded.settings = with_options(loaded.settings, **sampling, beams=beams)
+    loaded.settings = with_options(loaded.settings, **sampling.given(), beams=beams)
     how = {"seed": seed, "logprobs": logprobs, "choices": choice or None, "json": valid_json}
     with plain_warnings():
         if output is not None:
@@ -120,7 +110,7 @@ def _check(
     if logprobs is not None and not json and (output is None or output.suffix not in LINES):
         raise UserError("--logprobs are shown in JSON alone: add --json, or --output FILE.jsonl")
     if beams is not None and beams > 1:
-        drawing = [f"--{name.replace('_', '-')}" for name in DRAWING if sampling.get(name)]
+        drawing = [f"--{name.replace('_', '-')}" for name in DRAWING if getattr(sampling, name)]
         if ignored := [*drawing, *(["--logprobs"] if logprobs is not None else [])]:
             raise UserError(f"--beams looks for the likeliest text and knows no {ignored[0]}; leave one of them out")
 

@@ -1,17 +1,17 @@
 """`tinytale rlhf`: a model learns what people prefer, by the steps of InstructGPT or by shorter ways."""
 
-import json as json_module
+import json
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinytale_mlx import recipe_files, run
+from tinytale_mlx import recipe_files
 from tinytale_mlx.errors import UserError
 
-from .finetune import method_of
-from .options import Force, Json, LearningRate, Resume, Runs, Set, TensorBoard, Wandb, WandbModel
+from .finetune import method_of, run_to_resume
+from .groups import Scoring, Tuning, spread
+from .options import own_rows
 from .watching import make_trackers, watch
 
 if TYPE_CHECKING:
@@ -35,48 +35,19 @@ Data = Annotated[
     list[str] | None,
     typer.Option("--data", "-d", help="Your own rows: files, folders, globs, a data set; or questions."),
 ]
-Lora = Annotated[bool, typer.Option("--lora", help="Low-rank updates of every matrix. The default.")]
-QLora = Annotated[bool, typer.Option("--qlora", help="The same on a model kept in 4 bits.")]
-Full = Annotated[bool, typer.Option("--full", help="All weights.")]
-Rank = Annotated[int | None, typer.Option("--rank", help="Of the updates; --set tune.rank=N.")]
-Name = Annotated[str | None, typer.Option("--name", "-n", help="Name of the run. Default: MODEL-KIND.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Optimiser steps.")]
 Iterations = Annotated[int | None, typer.Option("--steps", help="Rounds of writing and learning.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Of adapters, order of rows and responses.")]
-RewardModel = Annotated[
-    str | None,
-    typer.Option("--reward-model", metavar="RUN", help="Score with this reward model. Default: the base's newest."),
-]
-Reward = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--reward",
-        help="Score with length:N, contains:WORD, regex:PATTERN, answer, or FILE.py:FUNCTION; repeat it for a sum.",
-    ),
-]
 
 
 @app.command()
+@spread
 def reward(
     base: Base = None,
     data: Data = None,
-    lora: Lora = False,
-    qlora: QLora = False,
-    full: Full = False,
-    rank: Rank = None,
-    name: Name = None,
-    resume: Resume = False,
     steps: Steps = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Prompts, with all their responses.")] = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = None,
-    force: Force = False,
-    set_: Set = None,
-    wandb: Wandb = None,
-    wandb_model: WandbModel = False,
-    tensorboard: TensorBoard = False,
-    runs: Runs = run.ROOT,
-    json: Json = False,
+    *,
+    how: Tuning,
 ) -> None:
     """Train a reward model: it says how good a response is.
 
@@ -89,38 +60,22 @@ def reward(
 
         tinytale rlhf reward my-run --data comparisons.jsonl --full
     """
-    flags = {"train.steps": steps, "train.batch_size": batch_size, "train.learning_rate": learning_rate}
-    _align(
-        "reward", base, resume, name, runs, json, force, make_trackers(wandb, wandb_model, tensorboard),
-        _overrides(data, _method(lora, qlora, full), set_, {**flags, "tune.rank": rank, "seed": seed}),
-    )  # fmt: skip
+    flags = {"train.steps": steps, "train.batch_size": batch_size, "train.learning_rate": how.learning_rate}
+    _align("reward", base, data, flags, how)
 
 
 @app.command()
+@spread
 def ppo(
     base: Base = None,
     data: Data = None,
-    reward_model: RewardModel = None,
-    reward: Reward = None,
-    lora: Lora = False,
-    qlora: QLora = False,
-    full: Full = False,
-    rank: Rank = None,
-    name: Name = None,
-    resume: Resume = False,
     steps: Iterations = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Responses per iteration.")] = None,
-    learning_rate: LearningRate = None,
     beta: Annotated[float | None, typer.Option("--beta", help="What a nat of KL costs, at the start.")] = None,
     kl_target: Annotated[float | None, typer.Option("--kl-target", help="Nats that beta is steered to.")] = None,
-    seed: Seed = None,
-    force: Force = False,
-    set_: Set = None,
-    wandb: Wandb = None,
-    wandb_model: WandbModel = False,
-    tensorboard: TensorBoard = False,
-    runs: Runs = run.ROOT,
-    json: Json = False,
+    *,
+    how: Tuning,
+    scoring: Scoring,
 ) -> None:
     """PPO: the model writes, a reward model scores it, a critic foresees the score, and a KL penalty holds it back.
 
@@ -133,44 +88,26 @@ def ppo(
         tinytale rlhf ppo --resume
     """
     flags = {
-        "ppo.iterations": steps, "ppo.batch_size": batch_size, "ppo.learning_rate": learning_rate, "ppo.beta": beta,
-        "ppo.kl_target": kl_target, "score.reward_model": reward_model, "tune.rank": rank, "seed": seed,
+        "ppo.iterations": steps, "ppo.batch_size": batch_size, "ppo.learning_rate": how.learning_rate, "ppo.beta": beta,
+        "ppo.kl_target": kl_target,
     }  # fmt: skip
-    _align(
-        "ppo", base, resume, name, runs, json, force, make_trackers(wandb, wandb_model, tensorboard),
-        _overrides(data, _method(lora, qlora, full), set_, flags, reward),
-    )  # fmt: skip
+    _align("ppo", base, data, flags, how, scoring)
 
 
 @app.command()
+@spread
 def dpo(
     base: Base = None,
     data: Data = None,
     method: Annotated[
         str | None, typer.Option("--method", help="dpo, cdpo, ipo, hinge, orpo, simpo or kto. Default: dpo.")
     ] = None,
-    reward_model: Annotated[
-        str | None, typer.Option("--reward-model", metavar="RUN", help="Score the responses before and after with it.")
-    ] = None,
-    reward: Reward = None,
-    lora: Lora = False,
-    qlora: QLora = False,
-    full: Full = False,
-    rank: Rank = None,
-    name: Name = None,
-    resume: Resume = False,
     steps: Steps = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pairs.")] = None,
-    learning_rate: LearningRate = None,
     beta: Annotated[float | None, typer.Option("--beta", help="How much the log-probabilities weigh.")] = None,
-    seed: Seed = None,
-    force: Force = False,
-    set_: Set = None,
-    wandb: Wandb = None,
-    wandb_model: WandbModel = False,
-    tensorboard: TensorBoard = False,
-    runs: Runs = run.ROOT,
-    json: Json = False,
+    *,
+    how: Tuning,
+    scoring: Scoring,
 ) -> None:
     """DPO and its kin: the model learns from pairs of responses directly. KTO learns from single ones with a label.
 
@@ -185,43 +122,27 @@ def dpo(
     flags = {
         "dpo.method": "dpo" if method == "cdpo" else method,
         "dpo.smoothing": 0.1 if method == "cdpo" else None,
-        "train.steps": steps, "train.batch_size": batch_size, "train.learning_rate": learning_rate, "dpo.beta": beta,
-        "score.reward_model": reward_model, "tune.rank": rank, "seed": seed,
+        "train.steps": steps, "train.batch_size": batch_size, "train.learning_rate": how.learning_rate,
+        "dpo.beta": beta,
     }  # fmt: skip
-    _align(
-        "dpo", base, resume, name, runs, json, force, make_trackers(wandb, wandb_model, tensorboard),
-        _overrides(data, _method(lora, qlora, full), set_, flags, reward),
-    )  # fmt: skip
+    _align("dpo", base, data, flags, how, scoring)
 
 
 @app.command()
+@spread
 def grpo(
     base: Base = None,
     data: Data = None,
     method: Annotated[
         str | None, typer.Option("--method", help="dr_grpo, grpo, dapo, gspo or rloo. Default: dr_grpo.")
     ] = None,
-    reward_model: RewardModel = None,
-    reward: Reward = None,
-    lora: Lora = False,
-    qlora: QLora = False,
-    full: Full = False,
-    rank: Rank = None,
-    name: Name = None,
-    resume: Resume = False,
     steps: Iterations = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Prompts per iteration.")] = None,
     group_size: Annotated[int | None, typer.Option("--group-size", help="Responses to each prompt.")] = None,
-    learning_rate: LearningRate = None,
     beta: Annotated[float | None, typer.Option("--beta", help="What a nat of KL costs.")] = None,
-    seed: Seed = None,
-    force: Force = False,
-    set_: Set = None,
-    wandb: Wandb = None,
-    wandb_model: WandbModel = False,
-    tensorboard: TensorBoard = False,
-    runs: Runs = run.ROOT,
-    json: Json = False,
+    *,
+    how: Tuning,
+    scoring: Scoring,
 ) -> None:
     """GRPO and its kin: several responses to a prompt are compared with each other; there is no critic.
 
@@ -235,59 +156,44 @@ def grpo(
     """
     flags = {
         "grpo.method": method, "grpo.iterations": steps, "grpo.prompts": batch_size, "grpo.group_size": group_size,
-        "grpo.learning_rate": learning_rate, "grpo.kl": beta, "score.reward_model": reward_model, "tune.rank": rank,
-        "seed": seed,
+        "grpo.learning_rate": how.learning_rate, "grpo.kl": beta,
     }  # fmt: skip
-    _align(
-        "grpo", base, resume, name, runs, json, force, make_trackers(wandb, wandb_model, tensorboard),
-        _overrides(data, _method(lora, qlora, full), set_, flags, reward),
-    )  # fmt: skip
+    _align("grpo", base, data, flags, how, scoring)
 
 
 # ---------------------------------------------------------------------- what they share
-def _method(lora: bool, qlora: bool, full: bool) -> list[str]:
-    return method_of({"lora": lora, "qlora": qlora, "full": full})
-
-
-def _overrides(
-    data: list[str] | None,
-    method: list[str],
-    set_: list[str] | None,
-    flags: dict[str, Any],
-    reward: list[str] | None = None,
-) -> list[str]:
-    return [
-        *method,
-        *([f"data.source={json_module.dumps(data[0] if len(data) == 1 else data)}"] if data else []),
-        *([f"score.functions={json_module.dumps(reward)}"] if reward else []),
-        *(set_ or []),
-        *(f"{key}={value}" for key, value in flags.items() if value is not None),
-    ]
-
-
 def _align(
-    kind: str, base: str | None, resume: bool, name: str | None, runs: Path, json: bool, force: bool, trackers: Any,
-    overrides: list[str],
-) -> None:  # fmt: skip
+    kind: str,
+    base: str | None,
+    data: list[str] | None,
+    flags: dict[str, Any],
+    how: Tuning,
+    scoring: Scoring | None = None,
+) -> None:
     from tinytale_mlx import stages
 
     from .rlhf_view import AlignView
 
-    recipe = _recipe(kind, base, overrides, resume, name, runs)
-    watch(partial(stages.align, recipe, name, resume, runs, force=force, trackers=trackers), json, AlignView)
+    scoring = scoring or Scoring()
+    overrides = [
+        *method_of({"lora": how.lora, "qlora": how.qlora, "full": how.full}),
+        *own_rows(data),
+        *([f"score.functions={json.dumps(scoring.reward)}"] if scoring.reward else []),
+        *how.overrides({**flags, "score.reward_model": scoring.reward_model, "tune.rank": how.rank, "seed": how.seed}),
+    ]
+    trackers = make_trackers(how)
+    recipe = _recipe(kind, base, overrides, how)
+    align = partial(stages.align, recipe, how.name, how.resume, how.runs, force=how.force, trackers=trackers)
+    watch(align, how.json, AlignView)
 
 
-def _recipe(
-    kind: str, base: str | None, overrides: list[str], resume: bool, name: str | None, runs: Path
-) -> "AlignRecipe":
+def _recipe(kind: str, base: str | None, overrides: list[str], how: Tuning) -> "AlignRecipe":
     """A new recipe, or that of the run that is resumed, with the overrides."""
     from tinytale_mlx import stages
 
-    if not resume:
-        return stages.align_recipe(kind, base, overrides, runs)
-    if base is not None:
-        raise UserError(f"a run that is resumed has its model already; leave out {base}, or name the run with --name")
-    this = run.find(name, runs)
+    if not how.resume:
+        return stages.align_recipe(kind, base, overrides, how.runs)
+    this = run_to_resume(base, how)
     if this.kind != kind:
         raise UserError(f"the run {this.name} is one of `tinytale {this.command}`; `{this.resume_command}` goes on")
     return recipe_files.load_align(this.recipe_path, overrides)

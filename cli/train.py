@@ -9,22 +9,12 @@ import typer
 from tinytale_mlx import recipe_files, run
 from tinytale_mlx.recipe import Recipe
 
-from .options import (
-    Force,
-    Json,
-    LearningRate,
-    Name,
-    Resume,
-    Runs,
-    Set,
-    TensorBoard,
-    Wandb,
-    WandbModel,
-    own_text,
-)
+from .groups import Training, spread
+from .options import own_text
 from .watching import make_trackers, watch
 
 
+@spread
 def train(
     recipe: Annotated[
         str | None,
@@ -38,8 +28,6 @@ def train(
             "--data", "-d", help="Train on your own text: files, folders, globs, a data set, or - for standard input."
         ),
     ] = None,
-    name: Name = None,
-    resume: Resume = False,
     branch: Annotated[
         str | None,
         typer.Option("--branch", metavar="NAME", help="Go on with it as a new run NAME, with changes to the recipe."),
@@ -55,18 +43,11 @@ def train(
         int | None, typer.Option("--steps", help="Optimiser steps; --set train.steps=N, and no train.epochs.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences per micro-batch.")] = None,
-    learning_rate: LearningRate = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train the tokenizer even if it was trained on this text before.")
     ] = False,
-    force: Force = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order of data, dropout and samples.")] = None,
-    set_: Set = None,
-    wandb: Wandb = None,
-    wandb_model: WandbModel = False,
-    tensorboard: TensorBoard = False,
-    runs: Runs = run.ROOT,
-    json: Json = False,
+    *,
+    how: Training,
 ) -> None:
     """Train a tokenizer and a model, print what it writes, and leave a model directory.
 
@@ -86,18 +67,18 @@ def train(
     """
     from tinytale_mlx import stages
 
-    overrides = [
-        *(set_ or []),
-        *(f"{key}={value}" for key, value in _flags(steps, batch_size, learning_rate, seed).items()),
-    ]
+    flags = {
+        "train.steps": steps, "train.epochs": None if steps is None else "null", "train.batch_size": batch_size,
+        "train.learning_rate": how.learning_rate, "seed": how.seed,
+    }  # fmt: skip
     if not stages.leads():
-        _follow(runs)
+        _follow(how.runs)
         return
     with stages.leading():
-        trackers = make_trackers(wandb, wandb_model, tensorboard)
-        wanted = _recipe(recipe, data, overrides, resume or branch is not None, name, runs)
-    more = {"branch": branch, "from_step": from_step, "init_from": init_from, "force": force, "trackers": trackers}
-    watch(partial(stages.train, wanted, name, resume, runs, retrain=retrain, **more), json)
+        trackers = make_trackers(how)
+        wanted = _recipe(recipe, data, how.overrides(flags), how.resume or branch is not None, how)
+    more = {"branch": branch, "from_step": from_step, "init_from": init_from, "force": how.force, "trackers": trackers}
+    watch(partial(stages.train, wanted, how.name, how.resume, how.runs, retrain=retrain, **more), how.json)
 
 
 def _follow(runs: Path) -> None:
@@ -111,26 +92,11 @@ def _follow(runs: Path) -> None:
         stages.follow(runs, signals.requested)
 
 
-def _flags(
-    steps: int | None, batch_size: int | None, learning_rate: float | None, seed: int | None
-) -> dict[str, float | int | str]:
-    given: dict[str, float | int | str | None] = {
-        "train.steps": steps,
-        "train.epochs": None if steps is None else "null",
-        "train.batch_size": batch_size,
-        "train.learning_rate": learning_rate,
-        "seed": seed,
-    }
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _recipe(
-    recipe: str | None, data: list[str] | None, overrides: list[str], resume: bool, name: str | None, runs: Path
-) -> Recipe:
+def _recipe(recipe: str | None, data: list[str] | None, overrides: list[str], resume: bool, how: Training) -> Recipe:
     """What to train: the recipe with its overrides. A run that is resumed without naming a recipe keeps its own."""
     file = recipe or "tale"
     if resume and recipe is None:
-        this = run.find(name, runs)
+        this = run.find(how.name, how.runs)
         this.recipe()  # refuses a run of another kind
         file = str(this.recipe_path)
     return recipe_files.load(file, [*own_text(data), *overrides])

@@ -7,6 +7,7 @@ import typer
 
 from tinytale_mlx.errors import UserError
 
+from .groups import Training
 from .options import print_json
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def watch(train: "Train", json: bool, view_class: "type[TrainView] | None" = Non
         raise typer.Exit(signals.exit_code)
 
 
-def make_trackers(wandb: str | None, wandb_model: bool, tensorboard: bool) -> "list[Tracker]":
+def make_trackers(how: Training) -> "list[Tracker]":
     """The run's own page, and those that are asked for. Raises UserError where their package is missing, or where the
     project is."""
-    if wandb_model and not wandb:
+    if how.wandb_model and not how.wandb:
         raise UserError("--wandb-model goes with --wandb PROJECT, which says where the model is uploaded to")
     from tinytale_mlx import stages
 
@@ -51,6 +52,6 @@ def make_trackers(wandb: str | None, wandb_model: bool, tensorboard: bool) -> "l
 
     return [
         stages.Report(),
-        *([WandbTracker(wandb, wandb_model)] if wandb else []),
-        *([TensorBoardTracker()] if tensorboard else []),
+        *([WandbTracker(how.wandb, how.wandb_model)] if how.wandb else []),
+        *([TensorBoardTracker()] if how.tensorboard else []),
     ]

@@ -32,6 +32,7 @@ from tinytale_mlx.tuning.adapters import attach
 
 KEY = mx.random.key(0)
 VOCABULARY, P, T = 12, 2, 8
+TUNED = RewardRecipe(trunk="tuned")
 
 
 class Counts(nn.Module):
@@ -80,7 +81,7 @@ def test_it_is_nearly_as_right_as_can_be(dice):
     fresh, _ = comparisons(dice, 4000, temperature)
     ceiling = comparisons(np.random.default_rng(9), 20000, temperature)[1]
     model = RewardModel(Counts(), 8, KEY)
-    step = fit(model, data, 150, 0.03, RewardRecipe())
+    step = fit(model, data, 150, 0.03, TUNED)
     found = comparison_metrics(
         scores(model, fresh, 0), scores(model, fresh, 1), (fresh.mask[:, 0].sum(1), fresh.mask[:, 1].sum(1))
     )
@@ -104,7 +105,7 @@ def test_the_wrong_labels_teach_the_opposite(dice):
     for each in (data, turned):
         model = RewardModel(Counts(), 8, KEY)
         model.head.weight = mx.zeros(8)
-        fit(model, each, 30, 0.03, RewardRecipe())
+        fit(model, each, 30, 0.03, TUNED)
         found.append(scores(model, data, 0) - scores(model, data, 1))
     assert found[0].mean() > 0.2
     np.testing.assert_allclose(found[1], -found[0], atol=1e-3)
@@ -114,7 +115,7 @@ def test_a_head_alone_is_logistic_regression(dice):
     """On hidden states that stay as they are: the weights that Newton's method finds."""
     data, _ = comparisons(dice, 400, 1.0)
     model = RewardModel(Counts(4), 4, KEY)
-    model.trunk.freeze()
+    before = model.trunk.embed.weight
     step = MeasuredStep(model, comparison_loss(RewardRecipe()), adam())
     for number in range(400):
         step([data], 0.1 * (1 - number / 400), KEY)
@@ -125,6 +126,7 @@ def test_a_head_alone_is_logistic_regression(dice):
         right = 1 / (1 + np.exp(-features @ weights))
         curvature = (features * (right * (1 - right))[:, None]).T @ features
         weights += np.linalg.solve(curvature, features.T @ (1 - right))
+    assert mx.array_equal(model.trunk.embed.weight, before)
     assert np.abs(weights).max() > 0.1
     np.testing.assert_allclose(model.head.weight, weights, atol=2e-3)
 

@@ -81,7 +81,8 @@ def case(kind: str, tiny, dice: np.random.Generator) -> Case:
     if name == "reward":
         ranks = np.array([[1, 2, 3], [2, 2, 1]] * 3, np.float32)
         arrays = [*ragged(dice, ROWS, 3), ranks, number(ROWS, scale=0.3)]
-        return Case(reward_model(tiny, dice), comparison_loss(RewardRecipe(centring=0.01, **lengths)), arrays)
+        settings = RewardRecipe(trunk="tuned", centring=0.01, **lengths)
+        return Case(reward_model(tiny, dice), comparison_loss(settings), arrays)
     if name == "ppo":
         rows = ragged(dice, ROWS)
         old, advantages, values, returns = -3.5 + number(ROWS, T, scale=0.1), *(number(ROWS, T) for _ in range(3))

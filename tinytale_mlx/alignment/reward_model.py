@@ -57,9 +57,10 @@ class RewardModel(nn.Module):
         """The trunk's blocks."""
         return self.trunk.layers
 
-    def raw(self, rows: Rows) -> mx.array:
-        """What is trained, float32 [B]: the head's number at the last token of each response."""
+    def raw(self, rows: Rows, frozen: bool = False) -> mx.array:
+        """What is trained, float32 [B]: the head's number at the last token of each response; `frozen`: of the head."""
         hidden = self.trunk.hidden(rows.ids)
+        hidden = mx.stop_gradient(hidden) if frozen else hidden
         return self.head(mx.take_along_axis(hidden, last_places(rows)[:, None, None], axis=1)[:, 0])
 
     def __call__(self, rows: Rows) -> mx.array:
@@ -114,7 +115,7 @@ def comparison_loss(settings: RewardRecipe) -> MeasuredLoss:
         ids, starts, mask, ranks, margins = arrays
         prompts, responses = ranks.shape
         flat = Rows(ids.reshape(-1, ids.shape[-1]), starts.reshape(-1), mask.reshape(-1, mask.shape[-1]))
-        rewards = model.raw(flat).reshape(prompts, responses)
+        rewards = model.raw(flat, settings.trunk == "frozen").reshape(prompts, responses)
         there = mask.sum(axis=-1) > 0
         pairs = (ranks[:, :, None] < ranks[:, None]) & there[:, :, None] & there[:, None]
         better, worse = mx.broadcast_arrays(rewards[:, :, None], rewards[:, None])

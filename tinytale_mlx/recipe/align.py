@@ -20,6 +20,10 @@ class LengthsRecipe(Section):
 
 
 class RewardRecipe(LengthsRecipe):
+    trunk: Literal["tuned", "frozen"] = "frozen"
+    """Frozen, its head alone learns, from what the model knows already: of a small model and preferences that are easy
+    to tell apart, scores stay fine. Tuned, the trunk learns as well; on easy ones until all good responses have one
+    score, which leaves a policy little to win."""
     centring: NotNegative = 0.0
     """Pulls the two rewards of a pair towards a sum of 0 (Eisenstein et al. 2023: 0.01)."""
     normalize: Literal["none", "mean", "meanstd"] = "meanstd"

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import disk
 from ..errors import UserError
-from ..recipe import AnyRecipe
+from ..recipe_files import AnyRecipe
 from ..reports.page import Page, files
 from ..reports.run_page import run_page
 from ..run import Run
