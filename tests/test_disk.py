@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinytale_mlx import disk
+from tinytale_mlx.errors import UserError
 
 
 def test_takes_the_place_of_the_old_file(tmp_path: Path):
@@ -31,6 +32,37 @@ def test_failing_half_way_leaves_the_old_file(tmp_path: Path):
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whole(tmp_path: Path):
+    folder, left = tmp_path / "model", tmp_path / ".model.tmp"
+    for old in (folder, left):  # the second, of a process that was killed
+        old.mkdir()
+        (old / "old").touch()
+    with disk.replacing_folder(folder) as temporary:
+        assert list(temporary.iterdir()) == []
+        (temporary / "new").touch()
+        assert (folder / "old").exists()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("No space left on device")])
+def test_a_full_disk_leaves_the_old_folder_and_is_said(error: Exception, tmp_path: Path):
+    """MLX says it by a RuntimeError."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").touch()
+
+    def write() -> None:
+        with disk.writing("the model", folder), disk.replacing_folder(folder) as temporary:
+            (temporary / "new").touch()
+            raise error
+
+    with pytest.raises(UserError, match=r"^the model could not be written to .*model: No space left on device$"):
+        write()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_it_is_on_the_disk_before_it_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

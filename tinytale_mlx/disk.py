@@ -59,12 +59,32 @@ def replace_folder(temporary: Path, folder: Path) -> None:
 
 
 @contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """`replacing` for a folder: an empty one, whose files then take the place of all that was in `folder`.
+
+    Raises OSError as files do. Only one process at a time may do it: the name is the same each time, so that what a
+    killed process leaves behind is gone with the next attempt.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        flush_folder(temporary)
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def writing(what: str, place: Path) -> Iterator[None]:
-    """Say in one sentence that something could not be written. Raises UserError for an OSError inside."""
+    """Say in one sentence that something could not be written. Raises UserError for an OSError inside, and for the
+    RuntimeError as which MLX reports a full disk."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{what} could not be written to {place}: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"{what} could not be written to {place}: {reason}") from error
 
 
 @contextmanager

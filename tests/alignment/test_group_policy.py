@@ -33,7 +33,7 @@ START = Bandit().probabilities()
 def bandit(scores=score_choice, seed: int = 0, **changes) -> GroupPolicy:
     given = {
         "prompt_tokens": 1, "response_tokens": 1, "iterations": 120, "prompts": 512, "group_size": 2,
-        "micro_batch_size": 1024, "learning_rate": 0.1, "kl": 0.4,
+        "micro_batch_size": 1024, "learning_rate": 0.1, "kl": 0.4, "missing_eos": "none",
     }  # fmt: skip
     settings = GroupRecipe(**{**given, **changes})
     return GroupPolicy(Bandit(), settings, scores, fixed(Bandit()), choose, set(), seed)
@@ -99,7 +99,7 @@ def test_rloo_compares_with_the_others_and_pays_its_kl_first():
 def test_rloo_of_longer_responses():
     settings = GroupRecipe(
         method="rloo", prompt_tokens=1, response_tokens=3, iterations=200, prompts=256, group_size=2, kl=0.3,
-        micro_batch_size=512, learning_rate=0.05,
+        micro_batch_size=512, learning_rate=0.05, missing_eos="none",
     )  # fmt: skip
     trainer = GroupPolicy(Table(), settings, scorer, fixed(Table()), sampler, {EOS}, 0)
     run(trainer)
@@ -138,7 +138,7 @@ def moved(scale: float = 1.0, shift: float = 0.0, **changes) -> np.ndarray:
     settings = GroupRecipe(
         **{
             "prompt_tokens": 1, "response_tokens": 3, "prompts": 8, "group_size": 4, "kl": 0.0, "micro_batch_size": 32,
-            "max_grad_norm": None, "learning_rate": 1.0, **changes,
+            "max_grad_norm": None, "learning_rate": 1.0, "missing_eos": "none", **changes,
         }
     )  # fmt: skip
     scores = lambda responses: scale * scorer(responses) + shift  # noqa: E731
@@ -178,6 +178,7 @@ def test_the_means_are_of_what_they_should_be():
         "group_size": 2,
         "kl": 0.0,
         "micro_batch_size": 2,
+        "missing_eos": "none",
     }
 
     def step(method: str) -> np.ndarray:

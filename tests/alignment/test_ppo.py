@@ -38,7 +38,7 @@ def trainer(scores=scorer, seed: int = 0, ptx=None, **changes) -> PPO:
     given = {
         "prompt_tokens": 1, "response_tokens": 3, "iterations": 150, "batch_size": 256, "minibatches": 2,
         "micro_batch_size": 128, "learning_rate": 0.05, "kl_target": None, "beta": 0.3, "critic": "shared",
-        "missing_eos": "none",
+        "missing_eos": "none", "epochs": 4, "value_clip": 0.2, "kl_horizon": 2000,
     }  # fmt: skip
     settings = PPORecipe(**{**given, **changes})
     return PPO(ActorCritic(Table(), STATES), settings, scores, fixed(Table()), sampler, {EOS}, seed, ptx=ptx)

@@ -1,4 +1,4 @@
-"""The snapshots of Stanford's CS336, assignment 5 (alignment): eighteen of them, as far as they need no model.
+"""The snapshots of Stanford's CS336, assignment 5 (alignment): those that need no model.
 
 Their inputs are PyTorch's random numbers of the seed 42, which are drawn again here without PyTorch.
 """

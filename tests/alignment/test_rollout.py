@@ -30,7 +30,7 @@ from tinytale_mlx.tuning.adapters import attach, new_adapter
 EOS = 0
 PROMPTS = [[1, 5, 9], [7], [3, 3, 4, 5]]
 LENGTHS = {"prompt_tokens": 4, "response_tokens": 6}
-LEARNING = {"micro_batch_size": 4, "learning_rate": 1e-2, "iterations": 100}
+LEARNING = {"micro_batch_size": 4, "learning_rate": 1e-2, "iterations": 100, "missing_eos": "none"}
 
 
 def responses(*tokens: list[int]) -> Responses:
@@ -180,7 +180,7 @@ def test_a_transformer_learns_what_is_rewarded(tiny):
     count = lambda found: np.array([own.count(11) for own in found.tokens], np.float32)  # noqa: E731
     settings = PPORecipe(
         **LENGTHS, batch_size=96, micro_batch_size=96, sample_batch_size=96, minibatches=2, learning_rate=5e-3,
-        iterations=40, critic="shared", kl_target=1.0, kl_horizon=600, beta=1.0, missing_eos="none",
+        iterations=40, epochs=4, critic="shared", kl_target=1.0, kl_horizon=600, beta=1.0, missing_eos="none",
     )  # fmt: skip
     ppo = PPO(ActorCritic(tuned.model, 32), settings, count, tuned.disabled, batch_sampler(settings, {EOS}), {EOS}, 0)
     figures = [ppo.iterate(PROMPTS * 32) for _ in range(40)]

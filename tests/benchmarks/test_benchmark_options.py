@@ -22,7 +22,7 @@ OPTIONS = {
     "generation": {"model", "bits", "rounds", "prompt", "tokens"},
     "tokenizers": {"data", "documents", "repeat_text", "rounds", "long"},
     "data": {"data", "documents", "fill", "rounds", "text", "large"},
-    "finetuning": {"data", "steps", "layers", "methods", "programs"},
+    "finetuning": {"data", "valid", "steps", "rounds", "tokens", "layers", "methods", "programs"},
     "rlhf": {"size", "rows", "tokens", "rounds"},
     "quality": {"shakespeare", "tinystories", "wikitext", "runs", "seeds", "steps", "every", "documents"},
     "ablation": {"data", "variants", "rates", "seeds", "steps"},

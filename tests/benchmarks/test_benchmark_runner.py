@@ -168,7 +168,7 @@ def test_ctrl_c_ends_them_all_and_keeps_what_there_is(tmp_path: Path):
     assert process.stderr.readline().startswith("soak: ")
     time.sleep(1)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)  # on a busy machine the training that is under way ends late
     assert process.returncode == 130
     reports = json.loads((tmp_path / "results.json").read_text())["reports"]
     assert [(one["name"], one["status"]) for one in reports] == [("soak", "interrupted")]

@@ -9,7 +9,8 @@ from tuned_models import IDS, adapter_for, equal, gradients, make_llama, make_mo
 
 from tinytale_mlx.errors import UserError
 from tinytale_mlx.recipe.tuning import QuantizeRecipe, TuneRecipe
-from tinytale_mlx.tuning.adapters import Adapter, attach, fingerprint, new_adapter
+from tinytale_mlx.tuning.adapter_value import Adapter, fingerprint
+from tinytale_mlx.tuning.adapters import attach, new_adapter
 from tinytale_mlx.tuning.lora import LoRA
 from tinytale_mlx.tuning.quantize import quantize, uniform
 

@@ -11,7 +11,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 from tinytale_mlx.models import Transformer
 from tinytale_mlx.recipe import ModelConfig
 from tinytale_mlx.recipe.tuning import TuneRecipe
-from tinytale_mlx.tuning.adapters import Adapter, new_adapter
+from tinytale_mlx.tuning.adapter_value import Adapter
+from tinytale_mlx.tuning.adapters import new_adapter
 
 IDS = mx.array([[1, 5, 9, 33, 2, 7, 7, 21], [30, 12, 39, 0, 16, 3, 3, 8]])
 SHAPE: dict[str, Any] = {

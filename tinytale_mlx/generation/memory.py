@@ -5,7 +5,7 @@ model whose layers keep plain keys and values, mlx-lm's too: their caches are re
 `Separate` lets a model use caches of its own kind (recurrent states, windows that differ between layers), row by row.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -59,9 +59,7 @@ class Slots:
         self._packing = None if kv_bits is None else {"bits": kv_bits, "group_size": _group_size(model, kv_bits)}
         self._buffers: list[Stored] = []
         self._shelf: tuple[list[int], list[Stored]] = ([], [])
-        self._twins = wants_twins(model)
-        # The weights are an input: they may change between two texts, as in training.
-        self._step = mx.compile(self._uncompiled_step, inputs=[model.state])
+        self._step = _compiled_step(model, self._packing, ring)
 
     # ------------------------------------------------------------------ reading
     def read(self, rows: list[int], prompts: list[list[int]], again: bool = False) -> None:
@@ -141,18 +139,6 @@ class Slots:
         return [tree_map(lambda b: mx.zeros((*b.shape[:2], capacity, b.shape[3]), b.dtype), (c.keys, c.values))
                 for c in caches]  # fmt: skip
 
-    def _uncompiled_step(self, tokens: mx.array, offset: mx.array, buffers: list[Stored]) -> tuple[mx.array, Any]:
-        rows, count = tokens.shape
-        twin = self._twins and rows == count == 1
-        caches = [self._slot_cache(keys, values, offset, twin) for keys, values in buffers]
-        logits = self._model(mx.concatenate([tokens, tokens]) if twin else tokens, cache=caches)
-        return logits[:rows], [cache.state for cache in caches]
-
-    def _slot_cache(self, keys: Stored, values: Stored, offset: mx.array, twin: bool) -> SlotCache:
-        if self._packing is None:
-            return SlotCache(keys, values, offset, self._ring, twin)
-        return QuantizedSlotCache(**self._packing, keys=keys, values=values, offset=offset, ring=self._ring, twin=twin)
-
     # ------------------------------------------------------------------ forgetting
     def trim(self, row: int, length: int) -> None:
         self._furthest[row] = max(self._furthest[row], self.lengths[row])
@@ -167,6 +153,31 @@ class Slots:
         self._buffers = tree_map(lambda buffer: buffer[places], self._buffers)
         self.lengths = [self.lengths[row] for row in rows]
         self._furthest = [self._furthest[row] for row in rows]
+
+
+Step = Callable[[mx.array, mx.array, list[Stored]], tuple[mx.array, list[Stored]]]
+"""Logits [B, T, vocabulary] and the new buffers, from tokens [B, T], the rows' lengths [B] and the old buffers."""
+
+
+def _compiled_step(model: Any, packing: dict[str, int] | None, ring: Ring | None) -> Step:
+    """It knows nothing of its `Slots`, whose buffers then are free as soon as nobody wants them any more: a cycle
+    through what is compiled would keep them until Python looks for cycles."""
+    twins = wants_twins(model)
+
+    def cached(keys: Stored, values: Stored, offset: mx.array, twin: bool) -> SlotCache:
+        if packing is None:
+            return SlotCache(keys, values, offset, ring, twin)
+        return QuantizedSlotCache(**packing, keys=keys, values=values, offset=offset, ring=ring, twin=twin)
+
+    def step(tokens: mx.array, offset: mx.array, buffers: list[Stored]) -> tuple[mx.array, list[Stored]]:
+        rows, count = tokens.shape
+        twin = twins and rows == count == 1
+        caches = [cached(keys, values, offset, twin) for keys, values in buffers]
+        logits = model(mx.concatenate([tokens, tokens]) if twin else tokens, cache=caches)
+        return logits[:rows], [cache.state for cache in caches]
+
+    # The weights are an input: they may change between two texts, as in training.
+    return mx.compile(step, inputs=[model.state])
 
 
 class Separate:

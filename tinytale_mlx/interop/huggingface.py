@@ -5,7 +5,6 @@ model, chat_template.jinja. It is written under another name, flushed to the dis
 or not there. Pickled weights are never opened, since reading them runs whatever code is inside.
 """
 
-import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -52,10 +51,7 @@ def save_model(
     tokens = _token_ids(tokenizer, bool(chat_template))
     check_rows(tokenizer, model)
     _check_replaceable(directory)
-    temporary = directory.with_name(f".{directory.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with disk.writing("the model", directory), disk.replacing_folder(directory) as temporary:
         _write_weights(temporary, model, tokens, layout or layout_of(model.config))
         write_json(temporary / NAME, generation_json(generation, tokens))
         tokenizer.save(temporary, model_max_length=model.config.context)
@@ -63,12 +59,6 @@ def save_model(
             save_template(temporary, chat_template)
         elif chat_template and not (temporary / TEMPLATE).exists():  # another's tokenizer may bring its own
             save_template(temporary)
-        disk.flush_folder(temporary)
-        disk.replace_folder(temporary, directory)
-    except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
-        raise UserError(f"the model could not be written to {directory}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_rows(tokenizer: Tokenizer, model: Transformer) -> None:

@@ -13,13 +13,12 @@ import numpy as np
 
 from ..errors import UserError
 from ..models import Transformer
-from ..models.parameters import named_arrays
+from ..models.parameters import QUANTIZED, named_arrays
 from ..recipe import ModelConfig
 from .layouts import Layout
 from .spelling import Json, Weights
 
 PARTS = ("weight", "scales", "biases")
-QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding)
 FLOATS = {(4, 16): "nvfp4", (4, 32): "mxfp4", (8, 32): "mxfp8"}
 """Bits and group size to the one mode that has 8-bit scales and these."""
 

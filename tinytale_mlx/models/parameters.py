@@ -6,6 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding)
+"""Layers whose weights are packed into few bits."""
+
 
 def named_arrays(tree: Any) -> list[tuple[str, mx.array]]:
     """(path, array) for each array of the tree, in the order in which it was made."""

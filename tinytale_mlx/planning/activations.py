@@ -26,10 +26,10 @@ from .machine import Backend
 KEPT_BY_ACTIVATION = {
     "swiglu": 5,  # gate, its sigmoid, up, silu(gate), and the product, which the last matrix multiplies
     "gelu": 4,  # x, x/sqrt(2), 1 + erf, and the product
-    "gelu_tanh": 7,
-    "silu": 3,  # x, its sigmoid, the product
-    "relu": 3,  # x, relu(x), and what of the gradient passes
-    "relu2": 3,  # x, relu(x), its square
+    "gelu_tanh": 5,  # x, what silu is given, what it gives, the product, and a gradient
+    "silu": 4,  # x, its sigmoid, the product, and a gradient, as in the next two
+    "relu": 4,  # x, relu(x), and what of the gradient passes
+    "relu2": 4,  # x, relu(x), its square
 }
 """Of the width inside the feed-forward network."""
 

@@ -31,12 +31,18 @@ IN_HAND = 20
 """Of those, at each stream, what belongs to the moment itself, such as the operations of the head at the loss."""
 OF_CHUNK, OF_BLOCK, OF_BLOCK_BACK = 40, 45, 80
 """About how many operations a chunk of the loss takes, and a block on the way there and back."""
+OF_FROZEN_CHUNK = 22
+"""Of a chunk whose head is frozen, which has no gradients to add up."""
+SCORES_AT_ONCE = 7
+"""Arrays of attention's scores that a CPU is given on the way back through it: they follow one another."""
 STACK = 2**20
-IN_FLIGHT = 0.9 * STACK
-"""Numbers that an update on a CPU makes anew before the first old ones go, as measured."""
-COPIES_OF_A_STACK = {"adafactor": 3}
-"""What an optimiser computes on the way, in arrays of the size of what it moves at a time. The others compute each
-number from its own gradient and moments alone, without writing anything between."""
+COPIES_OF_A_STACK = {"adafactor": 3, "adam_mini": 2}
+"""What an optimiser computes on the way, in float32 arrays of the size of what it moves at a time. The others compute
+each number from its own gradient and moments alone, without writing anything between."""
+COPIES_OF_A_PIECE = {"bfloat16": 4, "int8": 7}
+"""The same where moments are kept in few bits, of the pieces that are unpacked (training/adamw.py)."""
+PIECES_AHEAD = 3
+"""So many of those exist at once on a CPU, which takes about 35 operations for each."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +72,26 @@ def plan_memory(config: ModelConfig, train: TrainRecipe, backend: Backend) -> Me
     return max(_Step(config, train, backend).moments(), key=lambda moment: moment.peak)
 
 
-def frozen_peak(config: ModelConfig, train: TrainRecipe, backend: Backend) -> int:
-    """Bytes of the same where next to nothing is trained, as under an adapter: no gradients and no optimiser."""
+def frozen_peak(
+    config: ModelConfig, train: TrainRecipe, backend: Backend, bits: float | None = None, adapter: int = 0
+) -> int:
+    """Bytes of the same where next to nothing is trained, as under an adapter: hardly gradients, or state.
+
+    bits: per weight of the frozen matrices, where they are quantized. adapter: how many numbers are trained.
+    """
     if train.loss_chunk_tokens is None:
         train = train.model_copy(update={"loss_chunk_tokens": FROZEN_HEAD_CHUNK})
-    moments = _Step(config, train, backend).moments()[:-1]  # without the update
-    return max(one.weights + one.activations + one.logits + one.temporary for one in moments)
+    moments = _Step(config, train, backend, frozen=True).moments()[:-1]  # without the update
+    work = max(one.activations + one.logits + one.temporary for one in moments)
+    base = state.weight_bytes(config)
+    if bits is not None:  # and the head's matrix, unpacked for its products
+        base = round(base * bits / 32) + 4 * config.hidden_size * (config.vocab_size or 0)
+    return base + work + 16 * adapter  # weights, gradients and two moments
 
 
 class _Step:
-    def __init__(self, config: ModelConfig, train: TrainRecipe, backend: Backend):
-        self.config, self.train, self.backend = config, train, backend
+    def __init__(self, config: ModelConfig, train: TrainRecipe, backend: Backend, frozen: bool = False):
+        self.config, self.train, self.backend, self.frozen = config, train, backend, frozen
         self.tokens = train.batch_size * config.context
         self.lanes = min(backend.lanes, train.batch_size)
         self.on_cpu = backend.name == "cpu"
@@ -107,17 +122,26 @@ class _Step:
         gradients += self.head if layer == 0 else 0
         again = self.block.all * self.tokens - self.kept(layer)
         ahead = self.ahead / OF_BLOCK_BACK * self.results()
-        ahead += 4 * self.head if layer == 0 and self.on_cpu else 0  # zeros, which the embedding's rows are added to
-        return self.memory("backward", 4 * gradients * self.lanes, kept, 0, again + self.working() + ahead)
+        if layer == 0 and self.on_cpu and not self.frozen:
+            ahead += 4 * self.head  # zeros, which the embedding's rows are added to
+        work = max(again + ahead, self.scores_at_once())
+        return self.memory("backward", 4 * gradients * self.lanes, kept, 0, work + self.working())
+
+    def scores_at_once(self) -> int:
+        number = 4 if self.train.precision == "float32" else 2
+        scores = number * self.config.heads * self.config.context * self.tokens
+        return SCORES_AT_ONCE * scores if self.on_cpu else 0
 
     def update(self) -> Memory:
-        """In place, stack by stack: old and new exist together of the largest one, or of those handed over ahead."""
-        stack = self.largest_stack()
-        ahead = min(self.parameters, IN_FLIGHT) if self.on_cpu else 0
-        kept = state.weight_bytes(self.config) + state.optimizer_bytes(self.config, self.train)
-        new = kept / self.parameters * max(stack, ahead)
-        copies = COPIES_OF_A_STACK.get(self.train.optimizer, 0) + 4 * (self.train.optimizer_state == "int8")
-        work = new + 4 * copies * stack
+        """In place, one stack after the other: old and new exist together of the largest one."""
+        stack, train = self.largest_stack(), self.train
+        kept = state.weight_bytes(self.config) + state.optimizer_bytes(self.config, train)
+        new = kept / self.parameters * stack
+        work = new + 4 * COPIES_OF_A_STACK.get(train.optimizer, 0) * stack
+        if train.optimizer_state != "float32":
+            pieces = min(stack, (PIECES_AHEAD if self.on_cpu else 1) * STACK)
+            work += 4 * COPIES_OF_A_PIECE[train.optimizer_state] * pieces
+            work += new + 4 * stack if stack > STACK else 0  # the pieces, joined, and the weights in their shape
         if self.train.optimizer == "muon":
             work = max(work, self.orthogonalizing())
         return self.memory("update", 4 * self.parameters, 0, 0, work)
@@ -203,5 +227,8 @@ class _Step:
         chunk = min(self.train.loss_chunk_tokens, self.tokens // self.lanes)
         if not self.on_cpu:
             return 3 * chunk * of_a_token, 4 * self.head * 3
+        if self.frozen:
+            at_once = min(AHEAD / self.lanes / OF_FROZEN_CHUNK, self.tokens / self.lanes / chunk)
+            return 4 * at_once * self.lanes * chunk * of_a_token, 0.0
         at_once = min(1.6 + AHEAD / self.lanes / OF_CHUNK, self.tokens / self.lanes / chunk)
         return 2.5 * at_once * chunk * of_a_token, 4 * self.head * 2 * self.lanes * at_once

@@ -77,26 +77,31 @@ class PolicyRecipe(LengthsRecipe):
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """How far the ratio of new to old probability may go before its gradient is cut (Schulman et al. 2017)."""
     missing_eos: Literal["subtract", "replace", "none"] = "none"
-    """A response that does not end by itself: its score less the penalty, or minus the penalty instead of its score."""
+    """A response that does not end by itself: its score less the penalty, or minus the penalty instead of its score. A
+    reward model knows how to read an end, and may find anything good that has none: there, replace."""
     missing_eos_penalty: NotNegative = 1.0
 
 
 class PPORecipe(PolicyRecipe):
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = 64
     """Responses per iteration, one to a prompt."""
-    epochs: PositiveInt = 4
+    iterations: PositiveInt = 40
+    minibatches: PositiveInt = 4
+    """Optimiser steps per epoch. Four steps on a quarter each cost a quarter of four epochs with one step."""
     critic: Literal["separate", "shared"] = "separate"
     """A model of its own that begins as the reward model, or a head on the policy, which takes next to no memory."""
     kl_target: PositiveFloat | None = 3.0
     """Nats per response that β is steered to (Ziegler et al. 2019); left out, β stays where it is."""
-    kl_horizon: PositiveInt = 2000
+    kl_horizon: PositiveInt = 300
     """Responses in which β can change by a fifth."""
     beta: NotNegative = 0.2
     """What a nat of KL costs, at the start."""
     discount: Annotated[float, Field(gt=0, le=1)] = 1.0
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.95
     """λ of GAE."""
-    value_clip: PositiveFloat | None = 0.2
+    value_clip: PositiveFloat | None = None
+    """How far a value may go from what it was before its gradient is cut. The head of a reward model has never seen the
+    middle of a response, and has far to go."""
     value_coefficient: NotNegative = 0.1
     entropy_coefficient: NotNegative = 0.0
     whiten_rewards: bool = False
@@ -105,7 +110,7 @@ class PPORecipe(PolicyRecipe):
     token."""
     ptx_coefficient: NotNegative = 0.0
     """Weight of the language-modelling loss on other text beside it (PPO-ptx, Ouyang et al. 2022)."""
-    missing_eos: Literal["subtract", "replace", "none"] = "subtract"
+    missing_eos: Literal["subtract", "replace", "none"] = "replace"
 
     @model_validator(mode="after")
     def _minibatches_fit(self) -> "PPORecipe":
@@ -119,8 +124,9 @@ class GroupRecipe(PolicyRecipe):
     """GRPO (Shao et al. 2024); without the biases of length and of deviation (Liu et al. 2025); per token of the whole
     batch (DAPO, Yu et al. 2025); with one ratio per response (GSPO, Zheng et al. 2025); or REINFORCE with the mean of
     the others (RLOO, Ahmadian et al. 2024)."""
-    prompts: PositiveInt = 16
+    prompts: PositiveInt = 8
     """Per iteration."""
+    iterations: PositiveInt = 40
     group_size: Annotated[int, Field(ge=2)] = 8
     """Responses to each."""
     clip_high: Annotated[float, Field(gt=0)] | None = None

@@ -12,12 +12,13 @@ from .training import TrainRecipe
 from .tuning import TuneRecipe
 
 RATES = {
-    "reward": {"full": 5e-4, "lora": 2e-3, "dora": 2e-3},
+    "reward": {"full": 1e-2, "lora": 1e-2, "dora": 1e-2},
     "dpo": {"full": 1e-4, "lora": 5e-4, "dora": 5e-4},
-    "ppo": {"full": 2e-4, "lora": 1e-3, "dora": 1e-3},
-    "grpo": {"full": 2e-4, "lora": 1e-3, "dora": 1e-3},
+    "ppo": {"full": 2e-4, "lora": 3e-3, "dora": 3e-3},
+    "grpo": {"full": 2e-4, "lora": 3e-3, "dora": 3e-3},
 }
-"""Where the recipe names no learning rate: by kind of run and by method, for models of a few million weights."""
+"""Where the recipe names no learning rate: by kind of run and by method, for models of a few million weights. That of a
+reward model is for its head alone; with reward.trunk tuned, 2e-3."""
 
 
 class AlignDataRecipe(Section):
@@ -51,7 +52,7 @@ class ScoreRecipe(Section):
 class PairTrainRecipe(TuneTrainRecipe):
     """As in a fine-tuning. A batch is of so many prompts, each with all its responses."""
 
-    steps: PositiveInt = 200
+    steps: PositiveInt = 50
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat = RATES["reward"]["lora"]
     """Left out, that of the method."""

@@ -35,7 +35,8 @@ class TrainRecipe(Section):
     gradient_checkpointing_every: PositiveInt = 1
     """In every block, or only in every second one, third one, ..."""
     loss_chunk_tokens: PositiveInt | None = None
-    """The logits of so many tokens at a time exist; left out, those of the whole micro-batch."""
+    """The logits of so many tokens at a time exist; left out, those of the whole micro-batch, or where the head is
+    frozen, as under an adapter, of a few."""
     optimizer: Literal["adamw", "muon", "adafactor", "lion", "adam_mini"] = "adamw"
     """`muon` moves the matrices inside the blocks by orthogonal steps; everything else stays with AdamW. `adam_mini`
     needs half of AdamW's memory, as does `lion` (at a third of the learning rate or less), `adafactor` next to none."""

@@ -18,8 +18,8 @@ from ..evaluation.loss import Score
 from ..generation.memory import context_of
 from ..interop.huggingface import save_model
 from ..interop.layouts import Layout, layout_of
-from ..interop.quantized import QUANTIZED, dtype_json, format_of, formats_json, is_quantized
-from ..models.parameters import named_arrays
+from ..interop.quantized import dtype_json, format_of, formats_json, is_quantized
+from ..models.parameters import QUANTIZED, named_arrays
 from ..recipe import DataRecipe
 from ..recipe.tuning import QuantizeRecipe
 from ..tokenizers.chat import save_template
@@ -217,16 +217,13 @@ def write_model(output: Path, loaded: Loaded, layout: Layout | None = None) -> N
 def _write_other(output: Path, loaded: Loaded) -> None:
     """mlx-lm's own format, from the parameters as mlx-lm names them."""
     source = loaded.base_path or loaded.path
-    temporary = output.with_name(f".{output.name}.tmp")
     config = json.loads((source / "config.json").read_text("utf-8"))
     for key in ("quantization", "quantization_config"):  # of the base, which may have been unpacked
         config.pop(key, None)
     packed = [(path, layer) for path, layer in loaded.model.named_modules() if isinstance(layer, QUANTIZED)]
     arrays = dict(named_arrays(loaded.model.parameters()))
     config |= {**formats_json({path: format_of(layer) for path, layer in packed}), **dtype_json(arrays)}
-    with disk.writing("the model", output):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with disk.writing("the model", output), disk.replacing_folder(output) as temporary:
         for file in source.iterdir():
             if file.is_file() and not file.name.startswith("model") and file.name != "config.json":
                 shutil.copy2(file, temporary)
@@ -234,8 +231,6 @@ def _write_other(output: Path, loaded: Loaded) -> None:
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if loaded.template is not None:
             save_template(temporary, loaded.template)
-        disk.flush_folder(temporary)
-        disk.replace_folder(temporary, output)
 
 
 def check_new(output: Path) -> None:

@@ -12,9 +12,10 @@ from ..errors import UserError
 from ..interop.huggingface import load_config
 from ..planning.machine import Machine, mac
 from ..planning.memory import frozen_peak, plan_memory
-from ..planning.parameters import count, planned_config
+from ..planning.parameters import block_shapes, count, planned_config
 from ..planning.speed import Speed, forecast_speed
 from ..recipe import FinetuneRecipe, ModelConfig
+from ..recipe.tuning import QuantizeRecipe
 from ..tokenizers import load_tokenizer
 from ..training.schedules import micro_batches_before
 from .adapting import LONGEST, run_of
@@ -60,7 +61,23 @@ def forecast_tuning(config: ModelConfig, recipe: FinetuneRecipe, machine: Machin
         return TuneForecast(machine, whole.peak, speed)
     (slow, fast), (least, most) = speed.tokens_per_second, speed.hours
     faster = Speed((slow * FROZEN, fast * FROZEN), (least / FROZEN, most / FROZEN))
-    return TuneForecast(machine, frozen_peak(config, train, machine.backend), faster)
+    peak = frozen_peak(config, train, machine.backend, bits_per_weight(recipe.tune.quantize), _trained(config, recipe))
+    return TuneForecast(machine, peak, faster)
+
+
+def bits_per_weight(quantize: QuantizeRecipe | None) -> float | None:
+    """With the scale of each group, and in mode affine its offset, both float32; the other modes have 8 bits."""
+    if quantize is None:
+        return None
+    return quantize.num_bits + (64 if quantize.mode == "affine" else 8) / quantize.weights_per_group
+
+
+def _trained(config: ModelConfig, recipe: FinetuneRecipe) -> int:
+    """Numbers that LoRA or DoRA trains at the most: rank x (inputs + outputs) of every matrix inside the blocks."""
+    if recipe.tune.method not in ("lora", "dora"):
+        return 0
+    sides = sum(sum(shape) for _, shape in block_shapes(config) if len(shape) == 2)
+    return recipe.tune.rank * sides * config.num_distinct_layers
 
 
 def check_tuning(recipe: FinetuneRecipe, context: int, forecast: TuneForecast) -> None:

@@ -8,8 +8,9 @@ feed-forward width f, context T, V tokens in the vocabulary, and h heads:
 
 - always: weights P and optimiser state, 2 P with AdamW
 - gradients P, of which a layer's are there when the way back has passed it; with accumulation P more, the sum so far
-- activations of every layer, about N (12 d + 5 f + 3 h T); with gradient checkpointing 2 N d, the inputs of attention
-  and of feed-forward, and those activations for the half of a layer that is at work
+- activations of every layer, about N (5 d + 2 f): what goes in, what the heads get and say, and what goes into the
+  activation; for the half of a layer that is at work the rest too, N (7 d + 3 f + 3 h T). With gradient checkpointing
+  2 N d of every layer, the inputs of attention and of feed-forward
 - logits, about 3 N V; in chunks of n tokens 3 n V, and the gradient of the head twice while it is added up
 - in the update, neither activations nor logits, but new weights and state of one stack (`update.py`)
 

@@ -5,7 +5,8 @@ the weights. `quantize` shrinks the model below it.
 """
 
 from .adapter_files import load_adapter, save_adapter
-from .adapters import Adapter, Tuned, attach, fingerprint, new_adapter
+from .adapter_value import Adapter, fingerprint
+from .adapters import Tuned, attach, new_adapter
 from .lora import dropout_keys
 from .merging import Fused, combine, fuse
 from .peft import export_peft, import_peft

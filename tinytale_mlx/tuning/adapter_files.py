@@ -6,7 +6,6 @@ same two files and refused there: learned prompts and prefixes, and arrays train
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import mlx.core as mx
 
 from .. import disk
 from ..errors import UserError
-from .adapters import Adapter
+from .adapter_value import Adapter
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 METHODS = ("full", "lora", "dora", "prompt", "prefix")
@@ -78,15 +77,6 @@ def write_folder(directory: Path, name: str, weights: dict[str, mx.array], confi
     directory = directory.resolve()
     if directory.exists() and any(directory.iterdir()) and not (directory / CONFIG).is_file():
         raise UserError(f"{directory} holds something that is no adapter; choose another folder")
-    temporary = directory.with_name(f".{directory.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with disk.writing("the adapter", directory), disk.replacing_folder(directory) as temporary:
         mx.save_safetensors(str(temporary / name), dict(sorted(weights.items())), metadata={"format": "mlx"})
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        disk.flush_folder(temporary)
-        disk.replace_folder(temporary, directory)
-    except (OSError, RuntimeError) as error:  # MLX reports a full disk as a RuntimeError
-        raise UserError(f"the adapter could not be written to {directory}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

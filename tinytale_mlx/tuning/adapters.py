@@ -10,59 +10,25 @@ Several adapters side by side are several of these values; `tuned.use(other)` sw
 and shapes are mlx-lm's, so its tools read what `adapter_files.py` writes.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_unflatten
 
 from ..errors import UserError
 from ..models.parameters import named_arrays
 from ..recipe.tuning import TuneRecipe
 from . import targets
+from .adapter_value import SOFT, Adapter, check_fits, fingerprint
 from .dora import DoRAEmbedding, DoRALinear, initial_magnitude
 from .lora import LEAVES, LoRA, LoRAEmbedding, LoRALinear, initial_weights, matrix_shape
 from .prefix import PrefixTuned, initial_prefix
 from .prompt import Prompted, PromptEmbedding, PromptTuned, initial_ids, initial_prompt
 from .targets import EMBEDDING
-
-Method = Literal["full", "lora", "dora", "prompt", "prefix"]
-SOFT = ("prompt", "prefix_keys", "prefix_values")
-SAMPLE = 256
-"""Elements of each array that a fingerprint looks at."""
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """What was learned. `weights`: `path.lora_a`, `path.lora_b`, `path.m`; or prompt; or prefix_keys and
-    prefix_values; and under their own names arrays of the model that were trained whole."""
-
-    method: Method
-    weights: dict[str, mx.array] = field(repr=False)
-    scale: float = 1.0
-    dropout: float = 0.0
-    base: str | None = None
-    """The fingerprint of the model that it was trained on; None if its writer did not say."""
-
-    @property
-    def rank(self) -> int:
-        """Of the updates; 0 where there are none."""
-        return next((a.shape[1] for name, a in self.weights.items() if name.endswith(".lora_a")), 0)
-
-    @property
-    def paths(self) -> list[str]:
-        """The layers that have an update."""
-        return [name.removesuffix(".lora_a") for name in self.weights if name.endswith(".lora_a")]
-
-    @property
-    def whole(self) -> dict[str, mx.array]:
-        """Arrays of the model that were trained as they are."""
-        return {name: a for name, a in self.weights.items() if name.rsplit(".", 1)[-1] not in (*LEAVES, *SOFT)}
 
 
 # ---------------------------------------------------------------------- making
@@ -161,7 +127,7 @@ class Tuned:
         before = self.adapter()
         self.detach()
         try:
-            _check_fits(self.base, adapter, any_base)
+            check_fits(self.base, adapter, any_base)
         except UserError:
             self._put_on(before)
             raise
@@ -222,7 +188,7 @@ def attach(model: nn.Module, adapter: Adapter, any_base: bool = False, keep_base
     """
     if any(isinstance(module, (LoRA, PromptEmbedding, Prompted)) for _, module in model.named_modules()):
         raise UserError("the model has an adapter on already; take it off first, or fuse it")
-    _check_fits(model, adapter, any_base)
+    check_fits(model, adapter, any_base)
     return Tuned(model, adapter, keep_base)
 
 
@@ -243,59 +209,3 @@ def train_only(model: nn.Module, names: Sequence[str]) -> None:
     for name in names:
         parent, _, leaf = name.rpartition(".")
         found[parent].unfreeze(recurse=False, keys=leaf)
-
-
-# ---------------------------------------------------------------------- is it for this model?
-def fingerprint(model: nn.Module) -> str:
-    """Names, shapes and a sample of every array. The same weights in 16 and in 32 bits have the same fingerprint."""
-    digest = hashlib.blake2b(digest_size=16)
-    arrays = sorted(named_arrays(model.parameters()))
-    samples = [_sample(array) for _, array in arrays]
-    mx.eval(samples)
-    for (name, array), sample in zip(arrays, samples, strict=True):
-        digest.update(f"{name}{list(array.shape)}".encode())
-        digest.update(np.array(sample).tobytes())
-    return digest.hexdigest()
-
-
-def _sample(array: mx.array) -> mx.array:
-    found = array.reshape(-1)[:: -(-array.size // SAMPLE)]
-    return found.astype(mx.float32) if mx.issubdtype(found.dtype, mx.floating) else found
-
-
-def _check_fits(model: nn.Module, adapter: Adapter, any_base: bool) -> None:
-    """Raises UserError in one sentence that names the first few misfits."""
-    layers, arrays = targets.modules(model), dict(named_arrays(model.parameters()))
-    wrong = []
-    for path in adapter.paths:
-        layer = layers.get(path)
-        if not isinstance(layer, (*targets.LINEAR, *EMBEDDING)):
-            wrong.append(f"there is no layer {path}")
-            continue
-        a, b = adapter.weights[f"{path}.lora_a"], adapter.weights.get(f"{path}.lora_b")
-        shape = matrix_shape(layer)
-        expected = shape if isinstance(layer, EMBEDDING) else shape[::-1]
-        if b is None or (a.shape[0], b.shape[-1]) != expected or a.shape[1] != b.shape[0]:
-            wrong.append(f"{path} is {expected[0]} by {expected[1]}, and the update is not")
-    for name, array in adapter.whole.items():
-        if name not in arrays or arrays[name].shape != array.shape:
-            wrong.append(f"there is no {name} of shape {list(array.shape)}")
-    wrong += _soft_misfits(model, adapter)
-    if wrong:
-        more = f", and {len(wrong) - 2} more" if len(wrong) > 2 else ""
-        raise UserError(f"the adapter is for another model: {'; '.join(wrong[:2])}{more}")
-    if not any_base and adapter.base is not None and adapter.base != fingerprint(model):
-        raise UserError("the adapter was trained on a model with the same shapes and other weights")
-
-
-def _soft_misfits(model: Any, adapter: Adapter) -> list[str]:
-    if adapter.method == "prompt":
-        width = matrix_shape(targets.token_embedding(model)[1])[1]
-        found = adapter.weights["prompt"].shape[-1]
-        return [] if found == width else [f"its prompt is {found} wide and the embedding {width}"]
-    if adapter.method == "prefix":
-        one = initial_prefix(model, mx.array([0]))[0].shape
-        found = adapter.weights["prefix_keys"].shape
-        same = (found[0], found[1], found[3]) == (one[0], one[1], one[3])
-        return [] if same else [f"its prefix has layers, heads and sizes {list(found)} and the model {list(one)}"]
-    return []

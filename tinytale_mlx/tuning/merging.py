@@ -13,7 +13,8 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..errors import UserError
-from .adapters import Adapter, Tuned, train_only
+from .adapter_value import Adapter
+from .adapters import Tuned, train_only
 from .lora import LoRA
 from .quantize import dense_layer
 from .quantized_matmul import dequantized

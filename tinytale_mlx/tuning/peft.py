@@ -14,7 +14,7 @@ import mlx.nn as nn
 
 from ..errors import UserError
 from .adapter_files import CONFIG, read_folder, write_folder
-from .adapters import Adapter
+from .adapter_value import Adapter
 from .merging import equal_ranks
 from .targets import is_tied, token_embedding
 

@@ -15,12 +15,12 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..errors import UserError
-from ..models.parameters import named_arrays
+from ..models.parameters import QUANTIZED, named_arrays
 from ..models.wide import Embedding, Linear
 from ..recipe.tuning import QuantizeRecipe
 from .lora import matrix_shape
 from .quantized_matmul import dequantized, use_calibrated_product
-from .targets import EMBEDDING, LINEAR, QUANTIZED, modules
+from .targets import EMBEDDING, LINEAR, modules
 
 Plan = dict[str, QuantizeRecipe]
 """Path of a layer to its format; a layer that is not in it stays as it is."""

@@ -18,7 +18,6 @@ from ..models.parameters import named_arrays
 
 LINEAR = (nn.Linear, nn.QuantizedLinear)
 EMBEDDING = (nn.Embedding, nn.QuantizedEmbedding)
-QUANTIZED = (nn.QuantizedLinear, nn.QuantizedEmbedding)
 NORM = (nn.RMSNorm, nn.LayerNorm, RMSNorm, LayerNorm)
 
 Targets = Literal["all-linear"] | Sequence[str]
