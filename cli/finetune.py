@@ -38,7 +38,7 @@ def finetune(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", "-d", help="Your own examples: files, folders, globs, a data set; or identity."),
+        typer.Option("--data", "-d", help="Your own examples: files, folders, a data set; or identity, endings."),
     ] = None,
     dora: Annotated[bool, typer.Option("--dora", help="Low-rank updates with a magnitude for each row.")] = False,
     prompt_tuning: Annotated[

@@ -19,8 +19,9 @@ class ExamplesRecipe(Section):
     """The examples to follow: conversations, of which the answers are trained, or texts, trained whole."""
 
     source: str | list[str] = "tales"
-    """`tales` (the embedded conversations), `identity` (fifty questions about the model itself), files, or a data
-    set, as in `data.source` of a training."""
+    """`tales` (the embedded conversations), `identity` (fifty questions about the model itself), `endings` (of embedded
+    tales, three in four unkind: something for alignment to mend), files, or a data set, as in `data.source` of a
+    training."""
     documents: PositiveInt | None = None
     """At most this many."""
     field: str = "text"

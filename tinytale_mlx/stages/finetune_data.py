@@ -23,7 +23,7 @@ from ..data.masks import ConversationSet, Encoding
 from ..data.packing import PackedRows
 from ..data.rows import Batch
 from ..data.split import SIDES, Side, split
-from ..data.tales import IDENTITY
+from ..data.tales import IDENTITY, preferences
 from ..errors import UserError
 from ..recipe import AlignDataRecipe, DataRecipe, ExamplesRecipe, FinetuneRecipe
 from ..run import Run
@@ -31,13 +31,15 @@ from ..tokenizers import Tokenizer
 from ..tokenizers.chat import ChatTemplate, Message
 from ..tokenizers.jinja import JinjaTemplate
 from ..tokenizers.special import IM_END, IM_START
-from ..tokenizers.templates import CHATML, QUESTION, find_template
+from ..tokenizers.templates import CHATML, PLAIN, QUESTION, find_template
 from ..training import checkpoint
 from .corpus import Corpus, run_corpus
 from .loading import Loaded
 
 EMBEDDED = 1500
 """Embedded conversations where the recipe names no number."""
+KIND = 4
+"""Of `endings`, every so manieth is kind."""
 FEW, HELD_OUT = 200, 0.05
 SHOWN = 2
 """Examples for which samples are written."""
@@ -49,6 +51,8 @@ def documents(data: ExamplesRecipe, seed: int) -> Iterator[Document]:
     match data.source:
         case "identity":
             found: Iterator[Document] = (_pair(one["question"], one["answer"]) for one in IDENTITY)
+        case "endings":
+            found = _endings(data.documents or EMBEDDED, seed + 1)  # other tales than alignment has
         case "tales":
             count = data.documents or EMBEDDED
             tales = sources.documents(DataRecipe(documents=6 * count), seed)
@@ -56,6 +60,11 @@ def documents(data: ExamplesRecipe, seed: int) -> Iterator[Document]:
         case _:
             found = sources.documents(_as_data(data, data.source), seed)
     return itertools.islice(found, data.documents)
+
+
+def _endings(count: int, seed: int) -> Iterator[Document]:
+    for number, one in enumerate(preferences(count, seed)):
+        yield _pair(one["prompt"], one["rejected" if number % KIND else "chosen"])
 
 
 def _pair(question: str, answer: str) -> list[dict[str, str]]:
@@ -67,14 +76,16 @@ def _as_data(data: ExamplesRecipe, source: str | list[str]) -> DataRecipe:
 
 
 def choose_template(data: ExamplesRecipe | AlignDataRecipe, base: Loaded) -> ChatTemplate:
-    """The recipe's; left out, the base's own; without one, ChatML where the tokenizer has its markers, else questions
-    and answers in plain text.
+    """The recipe's; left out, plain text for `endings`, else the base's own; without one, ChatML where the tokenizer has
+    its markers, else questions and answers in plain text.
 
     No tokens are added to a model for it: whoever wants ChatML's markers in a model without them adds them before, with
     `tinytale tokenizer add`.
     """
     if data.template is not None:
         return find_template(data.template)
+    if data.source == "endings":
+        return PLAIN
     if base.template is not None:
         return base.template.timeless() if isinstance(base.template, JinjaTemplate) else base.template
     return CHATML if {IM_START, IM_END} <= set(base.tokenizer.special_ids) else QUESTION
