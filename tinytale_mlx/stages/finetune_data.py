@@ -76,8 +76,8 @@ def _as_data(data: ExamplesRecipe, source: str | list[str]) -> DataRecipe:
 
 
 def choose_template(data: ExamplesRecipe | AlignDataRecipe, base: Loaded) -> ChatTemplate:
-    """The recipe's; left out, plain text for `endings`, else the base's own; without one, ChatML where the tokenizer has
-    its markers, else questions and answers in plain text.
+    """The recipe's; left out, plain text for `endings`, else the base's own; without one, ChatML where the tokenizer
+    has its markers, else questions and answers in plain text.
 
     No tokens are added to a model for it: whoever wants ChatML's markers in a model without them adds them before, with
     `tinytale tokenizer add`.
