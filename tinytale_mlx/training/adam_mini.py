@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from .decoupled import DecoupledOptimizer
+from .decoupled import DecoupledOptimizer, once
 
 
 class AdamMini(DecoupledOptimizer):
@@ -24,5 +24,6 @@ class AdamMini(DecoupledOptimizer):
         beta1, beta2 = self.betas
         state["m"] = beta1 * state["m"] + (1 - beta1) * gradient
         state["v"] = beta2 * state["v"] + (1 - beta2) * mx.square(gradient).mean(axis=-1, keepdims=True)
-        m, v = state["m"] / (1 - beta1**self.step), state["v"] / (1 - beta2**self.step)
+        scales = once([1 / (1 - beta1**self.step), 1 / (1 - beta2**self.step)], gradient)
+        m, v = state["m"] * scales[0], state["v"] * scales[1]
         return m / (mx.sqrt(v) + self.eps)

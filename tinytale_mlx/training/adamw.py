@@ -8,7 +8,7 @@ from mlx.utils import tree_map, tree_unflatten
 
 from ..models.parameters import named_arrays
 from . import moments
-from .decoupled import decayed
+from .decoupled import decayed, once
 
 PIECE = 2**12
 """Blocks unpacked at a time, 4 MB of each moment: all at once, they would take more memory than few bits save."""
@@ -28,8 +28,12 @@ class AdamW(optim.Adam):
         state["m"], state["v"] = mx.zeros(parameter.shape), mx.zeros(parameter.shape)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        weights = decayed(parameter.astype(mx.float32), self.learning_rate, self.weight_decay)
-        return super().apply_single(gradient.astype(mx.float32), weights, state).astype(parameter.dtype)
+        rate, (beta1, beta2), square = self.learning_rate, self.betas, mx.square(gradient.astype(mx.float32))
+        state["m"] = beta1 * state["m"] + (1 - beta1) * gradient.astype(mx.float32)
+        state["v"] = beta2 * state["v"] + (1 - beta2) * square
+        step, root = once([rate / (1 - beta1**self.step), mx.rsqrt(1 - beta2**self.step)], gradient)
+        weights = decayed(parameter.astype(mx.float32), rate, self.weight_decay)
+        return (weights - step * state["m"] / (mx.sqrt(state["v"]) * root + self.eps)).astype(parameter.dtype)
 
 
 class LowBitAdamW(AdamW):

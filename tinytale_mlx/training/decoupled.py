@@ -11,6 +11,15 @@ def decayed(parameter: mx.array, rate: mx.array, weight_decay: float) -> mx.arra
     return parameter * (1 - rate * weight_decay) if parameter.ndim >= 2 else parameter
 
 
+def once(numbers: list[mx.array], before: mx.array) -> list[mx.array]:
+    """The same scalars, worked out once. In a compiled update they would become part of the kernel that moves the
+    parameter, and a power of the step's number be worked out for each of its elements.
+
+    before: an array that the kernel reads, too.
+    """
+    return mx.depends(numbers, [before])
+
+
 class DecoupledOptimizer(optim.Optimizer, ABC):
     """Moves each parameter by `rate` times `direction`, in float32 whatever the parameter is kept in.
 
