@@ -121,7 +121,7 @@ REFUSED = [
     (["export", "runs/base/model"], "is no run that the result could go into; say where with --output"),
     (["export", "--adapter", "nowhere", "-o", "out"], "there is no adapter nowhere"),
     (["export", "-o", "base.yaml/model.gguf"], "the model could not be written to base.yaml/model.gguf"),
-    (["export", "--to", "hf", "-o", "base.yaml/model"], "base.yaml/model: [Errno 20] Not a directory"),
+    (["export", "--to", "hf", "-o", "base.yaml/model"], "base.yaml/model: Not a directory"),
     (["export", "-o", "base.yaml"], "base.yaml exists; choose another --output"),
     (["fuse", "nowhere"], "there is no run nowhere"),
     (["fuse", "runs/base/model"], "is no run that the result could go into; say where with --output"),
