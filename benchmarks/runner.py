@@ -21,7 +21,7 @@ from tinytale_mlx import device
 from tinytale_mlx.disk import replacing, writing
 from tinytale_mlx.errors import UserError
 from tinytale_mlx.reports.bench_page import bench_page, compare_page
-from tinytale_mlx.reports.page import Page, files
+from tinytale_mlx.reports.page import Page
 
 from . import NAMES, machine, question, results
 from .results import COMPLETE, INTERRUPTED, Report
@@ -164,10 +164,9 @@ def _told_apart(first: Path, second: Path) -> tuple[str, str]:
 
 def write_page(page: Page, name: str, out: Path) -> None:
     """NAME.html, and NAME/report.md with its pictures."""
-    folder(out / name)
-    for path, content in files(page, name).items():
-        with writing("the report", out / path), replacing(out / path) as temporary:
-            temporary.write_bytes(content)
+    from tinytale_mlx import stages
+
+    stages.write_page(page, out / f"{name}.html")
 
 
 def _run_apart(name: str, flags: list[str], out: Path) -> Report:
