@@ -1,8 +1,9 @@
 """Several sources in one order, each with its share of the rows, and still no state: any step at once.
 
-Of the first p rows, the first source gets p times its share, rounded; row p is one of its own where that count goes up.
-The next source gets its part of what is left over, and so on. So a line is drawn on a grid (Bresenham 1965): every
-share is right all along, to a row or two, not only on average. Which rows of a source these are is shuffled as ever.
+Of the first p rows, the heaviest source gets p times its share, rounded; row p is one of its own where that count goes
+up. The next heaviest gets its part of what is left over, and so on. So a line is drawn on a grid (Bresenham 1965): every
+share is right all along, to a row or two, not only on average. (The lightest first would add up their roundings in the
+heavy one's share: three rows for eight sources.) Which rows of a source these are is shuffled as ever.
 
 Temperature is that of multilingual models (Devlin et al. 2018; Conneau et al. 2020): above 1 it draws the shares
 together, so that small sources are shown more often.
@@ -45,7 +46,9 @@ class Mixture:
 
     def __init__(self, sources: Sequence[Source], seed: int, temperature: float = 1.0) -> None:
         self._names = [source.name for source in sources]
-        self._parts = _parts_of_the_rest(_weights(sources, temperature))
+        weights = _weights(sources, temperature)
+        self._falling = sorted(range(len(sources)), key=lambda source: -weights[source])
+        self._parts = _parts_of_the_rest([weights[source] for source in self._falling])
         self._orders = [Shuffled(source.rows, seed) for source in sources]
         self.context = sources[0].rows.context
         self.count = sum(source.rows.count for source in sources)
@@ -62,7 +65,7 @@ class Mixture:
 
     def _place(self, position: int) -> tuple[int, int]:
         """Which source this row is of, and how many that has had before."""
-        for source, part in enumerate(self._parts):
+        for source, part in zip(self._falling, self._parts, strict=True):
             before = _rounded(position, part)
             if _rounded(position + 1, part) > before:
                 return source, before
@@ -71,10 +74,10 @@ class Mixture:
 
     def _counts(self, rows: int) -> list[int]:
         """How many of the first `rows` are of each source."""
-        counts = []
-        for part in self._parts:
-            counts.append(_rounded(rows, part))
-            rows -= counts[-1]
+        counts = [0] * len(self._parts)
+        for source, part in zip(self._falling, self._parts, strict=True):
+            counts[source] = _rounded(rows, part)
+            rows -= counts[source]
         return counts
 
     def _end(self, number: int, source: Source) -> End:
