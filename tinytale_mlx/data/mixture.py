@@ -1,9 +1,9 @@
 """Several sources in one order, each with its share of the rows, and still no state: any step at once.
 
-Of the first p rows, the heaviest source gets p times its share, rounded; row p is one of its own where that count goes
-up. The next heaviest gets its part of what is left over, and so on. So a line is drawn on a grid (Bresenham 1965): every
-share is right all along, to a row or two, not only on average. (The lightest first would add up their roundings in the
-heavy one's share: three rows for eight sources.) Which rows of a source these are is shuffled as ever.
+Of the first p rows, the heaviest source gets p times its share, rounded; row p is one of its own where that count
+goes up. The next heaviest gets its part of what is left over, and so on. So a line is drawn on a grid (Bresenham
+1965): every share is right all along, to a row or two, not only on average. (The lightest first would add up their
+roundings in the heavy one's share: three rows with eight sources.) Which rows of a source these are is shuffled.
 
 Temperature is that of multilingual models (Devlin et al. 2018; Conneau et al. 2020): above 1 it draws the shares
 together, so that small sources are shown more often.
