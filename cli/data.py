@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tinytale_mlx import run
+from tinytale_mlx.reports.wording import quantity
 
-from .options import Json, Runs, Set, own_text, print_json, printable, size
+from .options import Json, Runs, Set, own_text, print_json, printable
 
 app = typer.Typer(
     name="data",
@@ -135,7 +136,7 @@ def _show_sources(console: Console, figures: dict[str, Any]) -> None:
             f"{one['documents']:,}",
             f"{one['tokens']:,}",
             f"{one['validation_documents']:,} documents",
-            size(one["bytes"]),
+            quantity(one["bytes"]),
             "-" if rate is None else f"{rate:.2f}",
             f"{dropped:,}",
         )

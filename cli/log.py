@@ -11,8 +11,9 @@ from rich.table import Table
 
 from tinytale_mlx import disk, run
 from tinytale_mlx.reports.log import figures, read_events, write_csv
+from tinytale_mlx.reports.wording import duration, quantity
 
-from .options import Json, Runs, duration, print_json, size
+from .options import Json, Runs, print_json
 
 LINES = 30
 """Of a table on the screen, at most about so many."""
@@ -73,7 +74,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "perplexity": "{:.4g}".format,
         "learning_rate": "{:.1e}".format,
         "grad_norm": "{:.3g}".format,
-        "tokens_per_second": size,
+        "tokens_per_second": quantity,
         "peak_memory_bytes": lambda count: f"{count / 1e6:,.0f} MB",
         "seconds": duration,
     }

@@ -64,18 +64,3 @@ def _plain(value: Any) -> Any:
 def printable(text: str) -> str:
     """Text of a model for a terminal: control characters, which could steer it, become U+FFFD."""
     return "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
-
-
-def size(count: float) -> str:
-    """17306496 as 17.3M."""
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= limit:
-            return f"{count / limit:.3g}{unit}"
-    return f"{count:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """754 as 12:34, 7540 as 2:05:40."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from tinytale_mlx import recipe_files, run
 from tinytale_mlx.errors import UserError
+from tinytale_mlx.reports.wording import quantity
 
 from .finetune import METHODS
-from .options import Json, Runs, Set, print_json, size
+from .options import Json, Runs, Set, print_json
 
 if TYPE_CHECKING:
     from tinytale_mlx.planning.forecast import Forecast
@@ -108,13 +109,13 @@ def _show_tuning(plan: "TunePlan", json: bool) -> None:
 
 def _say_what(console: Console, plan: "Plan") -> None:
     recipe, train, flops = plan.recipe, plan.recipe.train, plan.flops
-    again = f", and {size(flops.recomputed)} computed again" if flops.recomputed else ""
+    again = f", and {quantity(flops.recomputed)} computed again" if flops.recomputed else ""
     console.print(
         f"[bold]{escape(recipe.name)}[/bold]: {plan.parameters:,} parameters; vocabulary {plan.vocab_size:,} "
         f"({escape(plan.vocab_from)})\n"
-        f"FLOPs per token: {size(flops.forward)} forward, {size(flops.training)} in training{again}\n"
+        f"FLOPs per token: {quantity(flops.forward)} forward, {quantity(flops.training)} in training{again}\n"
         f"{train.steps:,} steps of {train.accumulate} x {train.batch_size} x {recipe.model.context} tokens: "
-        f"{size(plan.tokens)} tokens\n",
+        f"{quantity(plan.tokens)} tokens\n",
         soft_wrap=True,
     )
 
@@ -154,7 +155,7 @@ def _machine_table(*heads: str) -> Table:
 def _fits_and_speed(one: "Forecast | TuneForecast") -> list[str]:
     low, high = one.speed.tokens_per_second
     fits = "[green]yes[/green]" if one.fits else "[red]no[/red]"
-    return [fits, f"{size(low)} to {size(high)}", _span(*one.speed.hours)]
+    return [fits, f"{quantity(low)} to {quantity(high)}", _span(*one.speed.hours)]
 
 
 def _say_basis(console: Console, forecasts: "Sequence[Forecast | TuneForecast]") -> None:

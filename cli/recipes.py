@@ -3,7 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from .options import Json, print_json, size
+from tinytale_mlx.reports.wording import quantity
+
+from .options import Json, print_json
 
 
 def recipes(json: Json = False) -> None:
@@ -35,7 +37,7 @@ def recipes(json: Json = False) -> None:
     for name, facts in found.items():
         table.add_row(
             f"[bold]{name}[/bold]",
-            size(facts["parameters"]),
+            quantity(facts["parameters"]),
             str(facts["context"]),
             f"{facts['vocab_size']:,}",
             str(facts["data"]),

@@ -7,9 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tinytale_mlx.reports.wording import duration, quantity
 from tinytale_mlx.stages import AlignResult
 
-from .options import duration, printable, size
+from .options import printable
 from .train_view import TrainView
 
 
@@ -18,8 +19,9 @@ class AlignView(TrainView):
         self._working.stop()
         self._on_training()
         self._say(
-            f"[bold]{escape(event['run'])}[/bold]: {size(event['trained_parameters'])} of {size(event['parameters'])} "
-            f"parameters learn ({event['method']}), {event['backend']} ({escape(event['device'])})"
+            f"[bold]{escape(event['run'])}[/bold]: {quantity(event['trained_parameters'])} of "
+            f"{quantity(event['parameters'])} parameters learn ({event['method']}), {event['backend']} "
+            f"({escape(event['device'])})"
         )
         self._say(
             f"{event['steps']:,} steps, {event['prompts']:,} prompts; up to {event['prompt_tokens']} tokens of prompt "
@@ -34,7 +36,7 @@ class AlignView(TrainView):
         if "score" not in event:
             parts = [f"loss {event['loss']:.3f}", *parts]
         elif not math.isnan(event["tokens_per_second"]):
-            parts.append(f"{size(event['tokens_per_second'])} tokens/s")
+            parts.append(f"{quantity(event['tokens_per_second'])} tokens/s")
         return "  ".join(parts)
 
     def _on_validation(self, event: dict[str, Any]) -> None:

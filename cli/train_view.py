@@ -21,11 +21,12 @@ from rich.progress import (
 from rich.text import Text
 
 from tinytale_mlx import device
+from tinytale_mlx.reports.wording import duration, quantity
 from tinytale_mlx.run import Run
 from tinytale_mlx.stages import TrainResult
 from tinytale_mlx.tokenizers.inspection import visible
 
-from .options import duration, printable, size
+from .options import printable
 from .pieces import show_pieces
 
 WIDE = 110  # columns that the bar needs to show everything
@@ -84,7 +85,7 @@ class TrainView:
         self._working.stop()
         self._on_training()
         self._say(
-            f"[bold]{escape(event['run'])}[/bold]: {size(event['parameters'])} parameters, vocabulary "
+            f"[bold]{escape(event['run'])}[/bold]: {quantity(event['parameters'])} parameters, vocabulary "
             f"{event['vocab_size']:,}, {_tokens(event['train_tokens'])}, {event['backend']} ({escape(event['device'])})"
         )
         self._say(
@@ -127,7 +128,7 @@ class TrainView:
     def _figures(self, event: dict[str, Any]) -> str:
         parts = [f"loss {event['loss']:.3f}{self._validation}"]
         if not math.isnan(event["tokens_per_second"]):
-            parts.append(f"{size(event['tokens_per_second'])} tokens/s")
+            parts.append(f"{quantity(event['tokens_per_second'])} tokens/s")
         if not self._live or self.console.width >= WIDE:
             parts += [f"lr {event['learning_rate']:.1e}", f"{event['peak_memory_bytes'] / 1e6:,.0f} MB"]
         return "  ".join(parts)
@@ -178,7 +179,7 @@ class TrainView:
         figures = result.figures
         self._say(
             f"validation loss {figures['val_loss']:.3f}, {figures['val_bits_per_byte']:.3f} bits per byte; "
-            f"{size(progress.tokens)} tokens in {duration(progress.seconds)}"
+            f"{quantity(progress.tokens)} tokens in {duration(progress.seconds)}"
             + ("" if math.isnan(speed) else f" ({speed:,.0f} tokens/s)")
         )
         self._say_page(run)
@@ -195,4 +196,4 @@ class TrainView:
 
 
 def _tokens(count: int | None) -> str:
-    return "training tokens made on the way" if count is None else f"{size(count)} training tokens"
+    return "training tokens made on the way" if count is None else f"{quantity(count)} training tokens"

@@ -176,6 +176,8 @@ def test_the_shortest_text(model: Loaded):
         ({"logprobs": -1}, "logprobs: a number of alternatives, 0 or more, not -1"),
         ({"choices": ["a"], "json": True}, "either one of some choices or JSON, not both"),
         ({"choices": []}, "choices are texts"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens 9 is more than max_new_tokens 8"),
+        ({"logit_bias": {10**6: 1.0}}, "logit_bias: there is no token 1000000; the tokenizer has the ids 0 to"),
     ],
     ids=str,
 )

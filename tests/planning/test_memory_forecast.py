@@ -4,7 +4,6 @@ Shapes are reduced so that a step takes a moment, but not so far that arrays bec
 since how far MLX works ahead depends on how the machine's cores take turns; the forecast is of the highest peak.
 """
 
-import functools
 import gc
 from collections.abc import Iterable
 
@@ -12,25 +11,17 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tinytale_mlx import recipe_files, stages
+from tinytale_mlx import recipe_files
+from tinytale_mlx.benchmarks.steps import step_of
 from tinytale_mlx.planning.machine import cpu
 from tinytale_mlx.planning.memory import Memory, plan_memory
 from tinytale_mlx.planning.parameters import planned_config
 from tinytale_mlx.recipe import Recipe
-from tinytale_mlx.training.losses import token_loss
-from tinytale_mlx.training.optimizers import make_optimizer
-from tinytale_mlx.training.step import Step, cpu_lanes
+from tinytale_mlx.training.step import cpu_lanes
 
 pytestmark = pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a GPU has no fixed peak")
 
 STEPS = 2
-
-
-def step_of(recipe: Recipe) -> Step:
-    model, train = stages.blueprint(recipe), recipe.train
-    model.recompute(train.gradient_checkpointing, train.gradient_checkpointing_every)
-    loss = functools.partial(token_loss, chunk_tokens=train.loss_chunk_tokens)
-    return Step(model, make_optimizer(train), train.max_grad_norm, loss, train.precision)
 
 
 def measured_peak(recipe: Recipe, lanes: int) -> int:
@@ -42,7 +33,6 @@ def measured_peak(recipe: Recipe, lanes: int) -> int:
     step.lanes = step.lanes[:lanes]
     config, train = planned_config(recipe), recipe.train
     rng = np.random.default_rng(0)
-    mx.eval(step.model.parameters(), step.optimizer.state)
     mx.reset_peak_memory()
     for number in range(STEPS):
         tokens = rng.integers(0, config.vocab_size, (train.accumulate, train.batch_size, config.context + 1))

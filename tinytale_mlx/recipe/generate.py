@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from .section import PositiveFloat, PositiveInt, Section
 
@@ -59,3 +59,9 @@ class GenerateRecipe(Section):
     """Above 1, beam search: the likeliest text found with so many beams, not drawn by chance."""
     length_penalty: float = 1.0
     """Beams are compared by log-probability / tokens ** length_penalty; higher prefers longer texts."""
+
+    @model_validator(mode="after")
+    def _a_text_may_end(self) -> "GenerateRecipe":
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens {self.max_new_tokens}")
+        return self

@@ -13,7 +13,6 @@ from ..errors import UserError
 from ..generation.completions import complete
 from ..interop.huggingface import save_model
 from ..models.parameters import count_parameters, named_arrays
-from ..planning.memory import frozen_peak, plan_memory
 from ..randomness import key
 from ..recipe import AlignRecipe, GenerateRecipe
 from ..recipe.align import PolicyRecipe
@@ -28,6 +27,7 @@ from .loading import Loaded
 from .planning import this_machine
 from .sitting import Sitting
 from .tokenizing import Notify
+from .tune_planning import tuning_peak
 
 
 class AlignSession(Sitting):
@@ -93,8 +93,7 @@ class AlignSession(Sitting):
         config = config.model_copy(update={"context": lengths.prompt_tokens + lengths.response_tokens})
         train = self.train.model_copy(update={"batch_size": self.rows_at_a_time})
         machine = this_machine(config, "float32", seconds=0.01)
-        full = self.recipe.tune.method == "full"
-        peak = plan_memory(config, train, machine.backend).peak if full else frozen_peak(config, train, machine.backend)
+        peak = tuning_peak(config, train, self.recipe.tune, machine.backend)
         if peak > machine.usable:
             raise UserError(
                 f"aligning {self.recipe.base} would take at least {peak / 1e6:,.0f} MB, and {machine.usable / 1e6:,.0f}"

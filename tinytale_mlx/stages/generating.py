@@ -61,7 +61,7 @@ def stream(
     A prompt that is longer than the model's context counts with its end, of which a warning tells. Raises UserError for
     a setting that is unknown or out of range, and for a prompt that the tokenizer can't write.
     """
-    chosen = with_settings(model.settings, settings)
+    chosen = _settings_for(model, settings)
     return stream_text(
         model.model,
         model.tokenizer,
@@ -92,7 +92,7 @@ def generate_all(
     first: the number of the first prompt, where they are a part of a longer list.
     With beams, the samples are the best texts that were found, the best first.
     """
-    chosen = with_settings(model.settings, settings)
+    chosen = _settings_for(model, settings)
     if samples < 1:
         raise UserError(f"samples: at least 1, not {samples}")
     if chosen.beams > 1 and samples > chosen.beams:
@@ -121,6 +121,8 @@ def with_settings(settings: GenerateRecipe, given: dict[str, Any], prefix: str =
         return GenerateRecipe.model_validate(settings.model_dump() | given)
     except ValidationError as error:
         problem = error.errors()[0]
+    if not problem["loc"]:  # two settings that do not go together
+        raise UserError(str(problem["ctx"]["error"]))
     name = str(problem["loc"][0])
     option = prefix + (name.replace("_", "-") if prefix else name)
     if problem["type"] == "extra_forbidden":
@@ -128,6 +130,14 @@ def with_settings(settings: GenerateRecipe, given: dict[str, Any], prefix: str =
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(GenerateRecipe.model_fields)}"
         raise UserError(f"there is no setting {name}; {hint}")
     raise UserError(f"{option}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']}")
+
+
+def _settings_for(model: Loaded, given: dict[str, Any]) -> GenerateRecipe:
+    chosen, size = with_settings(model.settings, given), model.tokenizer.vocab_size
+    unknown = sorted(token for token in chosen.logit_bias if token >= size)
+    if unknown:
+        raise UserError(f"logit_bias: there is no token {unknown[0]}; the tokenizer has the ids 0 to {size - 1}")
+    return chosen
 
 
 def _checked(logprobs: int | None) -> int | None:

@@ -10,12 +10,12 @@ from typing import Any
 from .. import run
 from ..errors import UserError
 from ..interop.huggingface import load_config
-from ..planning.machine import Machine, mac
+from ..planning.machine import Backend, Machine, mac
 from ..planning.memory import frozen_peak, plan_memory
 from ..planning.parameters import block_shapes, count, planned_config
 from ..planning.speed import Speed, forecast_speed
-from ..recipe import FinetuneRecipe, ModelConfig
-from ..recipe.tuning import QuantizeRecipe
+from ..recipe import FinetuneRecipe, ModelConfig, TrainRecipe
+from ..recipe.tuning import QuantizeRecipe, TuneRecipe
 from ..tokenizers import load_tokenizer
 from ..training.schedules import micro_batches_before
 from .adapting import LONGEST, run_of
@@ -55,14 +55,19 @@ def forecast_tuning(config: ModelConfig, recipe: FinetuneRecipe, machine: Machin
     """Of examples of `config.context` tokens."""
     train = recipe.train
     tokens = micro_batches_before(train.steps, train) * train.batch_size * config.context
-    whole = plan_memory(config, train, machine.backend)
-    speed = forecast_speed(config, train, machine, whole, tokens)
+    peak = tuning_peak(config, train, recipe.tune, machine.backend)
+    speed = forecast_speed(config, train, machine, plan_memory(config, train, machine.backend), tokens)
     if recipe.tune.method == "full":
-        return TuneForecast(machine, whole.peak, speed)
+        return TuneForecast(machine, peak, speed)
     (slow, fast), (least, most) = speed.tokens_per_second, speed.hours
-    faster = Speed((slow * FROZEN, fast * FROZEN), (least / FROZEN, most / FROZEN))
-    peak = frozen_peak(config, train, machine.backend, bits_per_weight(recipe.tune.quantize), _trained(config, recipe))
-    return TuneForecast(machine, peak, faster)
+    return TuneForecast(machine, peak, Speed((slow * FROZEN, fast * FROZEN), (least / FROZEN, most / FROZEN)))
+
+
+def tuning_peak(config: ModelConfig, train: TrainRecipe, tune: TuneRecipe, backend: Backend) -> int:
+    """Bytes at the peak of a step of `train.batch_size` rows of `config.context` tokens."""
+    if tune.method == "full":
+        return plan_memory(config, train, backend).peak
+    return frozen_peak(config, train, backend, bits_per_weight(tune.quantize), _trained(config, tune))
 
 
 def bits_per_weight(quantize: QuantizeRecipe | None) -> float | None:
@@ -72,12 +77,12 @@ def bits_per_weight(quantize: QuantizeRecipe | None) -> float | None:
     return quantize.num_bits + (64 if quantize.mode == "affine" else 8) / quantize.weights_per_group
 
 
-def _trained(config: ModelConfig, recipe: FinetuneRecipe) -> int:
+def _trained(config: ModelConfig, tune: TuneRecipe) -> int:
     """Numbers that LoRA or DoRA trains at the most: rank x (inputs + outputs) of every matrix inside the blocks."""
-    if recipe.tune.method not in ("lora", "dora"):
+    if tune.method not in ("lora", "dora"):
         return 0
     sides = sum(sum(shape) for _, shape in block_shapes(config) if len(shape) == 2)
-    return recipe.tune.rank * sides * config.num_distinct_layers
+    return tune.rank * sides * config.num_distinct_layers
 
 
 def check_tuning(recipe: FinetuneRecipe, context: int, forecast: TuneForecast) -> None:
