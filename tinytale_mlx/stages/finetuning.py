@@ -62,11 +62,23 @@ def finetune_recipe(base: str | None, overrides: Sequence[str], root: Path = run
         base = found[0].name if found[0].path.resolve().parent == root.resolve() else str(found[0].path.resolve())
     elif Path(base).is_dir():
         base = str(Path(base).resolve())
-    recipe = recipe_files.make_finetune({"name": "finetune", "base": base}, list(overrides))
+    content: dict[str, Any] = {"name": "finetune", "base": base}
+    recipe = recipe_files.make_finetune(content, list(overrides))
+    if found and recipe.tune.method == "full" and "optimizer" not in recipe.train.model_fields_set:
+        recipe = recipe_files.make_finetune(content | _as_trained(found[0]), list(overrides))
     if recipe.name != "finetune":
         return recipe
     method = f"q{recipe.tune.method}" if recipe.tune.quantize else recipe.tune.method
     return recipe.model_copy(update={"name": f"{Path(base).name}-{method}"})
+
+
+def _as_trained(base: Run) -> dict[str, Any]:
+    """What Muon has trained learns best from Muon when it is tuned as a whole (Liu et al. 2025, section 3.5.3)."""
+    if base.is_align():
+        return {}
+    before = base.any_recipe().train
+    assert isinstance(before, TrainRecipe)
+    return {"train": {"optimizer": "muon", "learning_rate": before.learning_rate}} if before.optimizer == "muon" else {}
 
 
 # ---------------------------------------------------------------------- one sitting

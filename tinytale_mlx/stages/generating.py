@@ -122,7 +122,7 @@ def with_settings(settings: GenerateRecipe, given: dict[str, Any], prefix: str =
     except ValidationError as error:
         problem = error.errors()[0]
     if not problem["loc"]:  # two settings that do not go together
-        raise UserError(str(problem["ctx"]["error"]))
+        raise UserError(problem["msg"].removeprefix("Value error, "))
     name = str(problem["loc"][0])
     option = prefix + (name.replace("_", "-") if prefix else name)
     if problem["type"] == "extra_forbidden":
