@@ -1,11 +1,15 @@
 """Loads tinytale before any test can load MLX, so that its BLAS is the fast one. And what tests share."""
 
 import gc
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # among several processes, threads of a BLAS mostly wait for each other
+    os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import tinytale_mlx  # noqa: F401  isort: skip
 import mlx.core as mx
