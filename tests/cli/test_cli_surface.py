@@ -80,7 +80,7 @@ def commands_of(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 COMMANDS = dict(commands_of(typer.main.get_command(app)))
-GROUPS = {name.split()[0] for name in SURFACE if " " in name}
+GROUPS = sorted({name.split()[0] for name in SURFACE if " " in name})
 
 
 def test_commands_in_the_order_in_which_one_meets_them() -> None:
