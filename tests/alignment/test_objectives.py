@@ -110,3 +110,4 @@ def test_beta_rises_above_the_target_and_falls_below():
     assert control.update(0, 64) == pytest.approx(0.2 * (1 + 0.2 * 64 / 10_000) * (1 - 0.2 * 64 / 10_000))
     assert control.update(6.6, 100) == pytest.approx(control.beta)
     assert AdaptiveKL(0.2, None, 10).update(100, 64) == 0.2
+    assert AdaptiveKL(0.2, 3, 100).update(0, 1024) == pytest.approx(0.16)  # many responses do not make it negative

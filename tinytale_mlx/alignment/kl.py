@@ -28,7 +28,8 @@ def k3(logps: mx.array, reference: mx.array) -> mx.array:
 class AdaptiveKL:
     """β, raised while the KL of whole responses is above its target, and lowered below it (Ziegler et al. 2019, 2.2).
 
-    Over `horizon` episodes β moves by a fifth at most. With a target of None it stays where it is.
+    Over `horizon` episodes β moves by a fifth at most, and so it does after a batch that has more than those: the
+    published rule would make it negative there. With a target of None it stays where it is.
     """
 
     def __init__(self, beta: float, target: float | None, horizon: int):
@@ -38,5 +39,5 @@ class AdaptiveKL:
         """After a batch of `episodes` responses with that mean KL, in nats per response; returns the new β."""
         if self.target is not None:
             error = min(max(observed / self.target - 1, -0.2), 0.2)
-            self.beta *= 1 + error * episodes / self.horizon
+            self.beta *= 1 + error * min(episodes / self.horizon, 1)
         return self.beta

@@ -85,15 +85,15 @@ class PolicyRecipe(LengthsRecipe):
 class PPORecipe(PolicyRecipe):
     batch_size: PositiveInt = 64
     """Responses per iteration, one to a prompt."""
-    iterations: PositiveInt = 40
+    iterations: PositiveInt = 30
     minibatches: PositiveInt = 4
     """Optimiser steps per epoch. Four steps on a quarter each cost a quarter of four epochs with one step."""
     critic: Literal["separate", "shared"] = "separate"
     """A model of its own that begins as the reward model, or a head on the policy, which takes next to no memory."""
     kl_target: PositiveFloat | None = 3.0
     """Nats per response that β is steered to (Ziegler et al. 2019); left out, β stays where it is."""
-    kl_horizon: PositiveInt = 300
-    """Responses in which β can change by a fifth."""
+    kl_horizon: PositiveInt = 100
+    """Responses in which β can change by a fifth. With a long one β comes too late, and then goes too far."""
     beta: NotNegative = 0.2
     """What a nat of KL costs, at the start."""
     discount: Annotated[float, Field(gt=0, le=1)] = 1.0
