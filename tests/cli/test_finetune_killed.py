@@ -74,11 +74,8 @@ def test_killed_again_and_again(tune: list[Any], base: Path, start: Start, tinyt
     check(base, expected)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments(
-    seed: int, tune: list[Any], base: Path, start: Start, tinytale: Callable[..., Any]
-) -> None:
-    expected, dice = whole(tune, base, tinytale), random.Random(seed)
+def test_killed_at_random_moments(tune: list[Any], base: Path, start: Start, tinytale: Callable[..., Any]) -> None:
+    expected, dice = whole(tune, base, tinytale), random.Random(0)
     slow = "import time, tinytale_mlx.training.loop as l; r = l.learning_rate\n"
     slow += "l.learning_rate = lambda *a: (time.sleep(0.1), r(*a))[1]"
     process = start(*tune, "--name", "cut", cwd=base, before=slow)

@@ -101,8 +101,8 @@ def test_runs_merge_by_the_book():
 
 
 @pytest.mark.slow
-def test_ten_megabytes_without_a_space(bpe: ByteBPE):
-    text = "".join(random.Random(0).choices("theca日", k=7_500_000))
+def test_megabytes_without_a_space(bpe: ByteBPE):
+    text = "".join(random.Random(0).choices("theca日", k=2_000_000))
     for tokenizer in (bpe, LongestMatchTokenizer.from_bpe(bpe)):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
