@@ -35,8 +35,9 @@ class PreferenceRecipe(LengthsRecipe):
     method: Literal["dpo", "ipo", "hinge", "orpo", "simpo", "kto"] = "dpo"
     """DPO (Rafailov et al. 2023), with the loss of IPO (Azar et al. 2024) or a hinge (Zhao et al. 2023); ORPO (Hong et
     al. 2024) and SimPO (Meng et al. 2024), which need no reference; KTO (Ethayarajh et al. 2024) of single labels."""
-    beta: PositiveFloat = 0.1
-    """How much the log-probabilities weigh; of ORPO the weight of the odds, of SimPO about 2."""
+    beta: PositiveFloat = 0.5
+    """How much the log-probabilities weigh; of ORPO the weight of the odds, of SimPO about 2. Published runs of large
+    models have 0.1, with which a small one soon writes what nobody has ever written."""
     smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Of DPO: the chance that a label is wrong (cDPO, Mitchell 2023)."""
     nll: NotNegative = 0.0
@@ -126,12 +127,12 @@ class GroupRecipe(PolicyRecipe):
     the others (RLOO, Ahmadian et al. 2024)."""
     prompts: PositiveInt = 8
     """Per iteration."""
-    iterations: PositiveInt = 40
+    iterations: PositiveInt = 30
     group_size: Annotated[int, Field(ge=2)] = 8
     """Responses to each."""
     clip_high: Annotated[float, Field(gt=0)] | None = None
     """Above `clip`, it leaves rare tokens more room to grow (DAPO: 0.28)."""
-    kl: NotNegative = 0.04
+    kl: NotNegative = 0.2
     """What a nat of KL costs."""
     kl_estimator: Literal["k1", "k2", "k3", "k3_is"] | None = None
     """Left out, k3 in the loss; of RLOO k1, in the reward. k2 and k3_is lead to π_ref exp(reward / β), k3 elsewhere."""

@@ -72,6 +72,12 @@ class PairTrainRecipe(TuneTrainRecipe):
         return self
 
 
+class PreferenceTrainRecipe(PairTrainRecipe):
+    """A whole model has more to learn than the head of a reward model."""
+
+    steps: PositiveInt = 100
+
+
 class WatchRecipe(Section):
     """When iterations of a policy are looked at, and saved."""
 
@@ -133,7 +139,7 @@ class RewardAlignRecipe(AlignRecipe):
 class PreferenceAlignRecipe(AlignRecipe):
     kind: Literal["dpo"] = "dpo"
     dpo: PreferenceRecipe = PreferenceRecipe()
-    train: PairTrainRecipe = PairTrainRecipe()
+    train: PreferenceTrainRecipe = PreferenceTrainRecipe()
     score: ScoreRecipe = ScoreRecipe()
     """Not trained with: it says how good responses are before and after."""
     rated = "train"
