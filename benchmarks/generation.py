@@ -6,6 +6,9 @@ Random weights; greedy; both sides in one process, in turns, so a busy machine s
 writes on from it, alone and eight at a time. The figures of a side are medians over the rounds; a ratio is the median
 of the rounds' ratios. CPU seconds count all threads, those too that wait in a BLAS; with MKL_NUM_THREADS=1 none do.
 Peak memory is what MLX counts beyond the weights.
+
+Then what a step consists of: the products with the weights alone, which every program has to compute, say how much
+faster than mlx-lm a program could be for which everything else is free.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import numpy as np
 
 from tinytale_mlx.generation.batch import generate_batch
 from tinytale_mlx.generation.engine import generate_ids
+from tinytale_mlx.generation.memory import make_memory
 from tinytale_mlx.models import Transformer
 from tinytale_mlx.models.parameters import named_arrays
 from tinytale_mlx.recipe import GenerateRecipe, ModelConfig
@@ -119,6 +123,42 @@ def _timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
     return {**seconds, "peak": mx.get_peak_memory() - held}, result
 
 
+def take_apart(ours: Transformer, theirs: Any, given: argparse.Namespace, row: Row) -> None:
+    """What one step of so many rows takes after the prompt: both programs', and the products with weights alone."""
+    count = int(row.key[-1])
+    prompt, token = mx.zeros((count, given.prompt), mx.int32), mx.zeros((count, 1), mx.int32)
+    memory, cache = make_memory(ours, count), theirs.make_cache()
+    memory.read(list(range(count)), [[0] * given.prompt] * count)
+    mx.eval(theirs(prompt, cache=cache))
+    layers = [module for module in ours.modules() if isinstance(module, nn.Linear | nn.QuantizedLinear)]
+    wide = [(module, mx.zeros((count, 1, _inputs(module)))) for module in layers]
+    hidden, head = mx.zeros((count, 1, ours.config.hidden_size)), ours.model.embed_tokens
+    work: dict[str, Callable[[], Any]] = {
+        "mlx-lm": lambda: theirs(token, cache=cache),
+        "tinytale": lambda: memory.forward(token, range(count)),
+        "products": lambda: [head.as_linear(hidden), *(module(x) for module, x in wide)],
+    }
+    for number in range(given.rounds + 1):
+        spent = {}
+        for name, compute in work.items():
+            timed, _ = _timed(lambda compute=compute: [mx.eval(compute()) for _ in range(STEPS)])
+            spent[name] = timed["cpu"] / STEPS * 1e3
+        if number:
+            row.add(**spent, limit=spent["mlx-lm"] / spent["products"])
+
+
+def _inputs(module: nn.Module) -> int:
+    numbers = module["weight"].shape[1]
+    return numbers * 32 // module.bits if isinstance(module, nn.QuantizedLinear) else numbers
+
+
+PARTS = [
+    Column("mlx-lm", "ms", "lower"),
+    Column("tinytale", "ms", "lower"),
+    Column("products", "ms"),
+    Column("limit", "x"),
+]
+STEPS = 8
 FIGURES = [
     Column("first token", "ms", "lower"),
     Column("prefill", "tokens/s", "higher"),
@@ -145,19 +185,28 @@ def measure(given: argparse.Namespace, report: Report) -> None:
     table = report.table("Writing", ["model", "bits", "program"], FIGURES)
     better = [Column(column.name, "x", "higher") for column in FIGURES]
     ratios = report.table("How many times better tinytale is than mlx-lm", ["model", "bits"], better)
+    parts = report.table("CPU seconds of a step", ["model", "bits", "rows"], PARTS)
     for name in given.model:
         for bits in given.bits:
             rows = {program: table.row(name, bits, program) for program in ("tinytale", "mlx-lm")}
-            compare(name, bits, given, rows, ratios.row(name, bits), table.notes)
+            models = both_models(SHAPES[name], bits)
+            compare(name, bits, given, models, rows, ratios.row(name, bits), table.notes)
+            for count in (1, ROWS):
+                take_apart(*models, given, parts.row(name, bits, count))
 
 
 def compare(
-    name: str, bits: int, given: argparse.Namespace, rows: dict[str, Row], ratios: Row, notes: list[str]
+    name: str,
+    bits: int,
+    given: argparse.Namespace,
+    models: tuple[Transformer, Any],
+    rows: dict[str, Row],
+    ratios: Row,
+    notes: list[str],
 ) -> None:
     """Round by round; a note says it where the two did not write the same."""
     shape = SHAPES[name]
-    ours, theirs = both_models(shape, bits)
-    sides = {"tinytale": Tinytale(ours), "mlx-lm": MlxLm(theirs)}
+    sides = {"tinytale": Tinytale(models[0]), "mlx-lm": MlxLm(models[1])}
     rng = np.random.default_rng(0)
     ids = rng.integers(0, shape["vocab_size"], given.prompt).tolist()
     many = [rng.integers(0, shape["vocab_size"], given.prompt // 2 + 4 * row).tolist() for row in range(ROWS)]
