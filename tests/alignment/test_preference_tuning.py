@@ -48,7 +48,7 @@ def mean_loss(loss, model, arrays) -> tuple[float, dict[str, float]]:
 @pytest.mark.parametrize(("method", "smoothing"), [("dpo", 0.0), ("dpo", 0.2), ("hinge", 0.0), ("ipo", 0.0)])
 def test_the_first_loss_is_known(method, smoothing):
     data = pairs_of([(SEQUENCES[3], SEQUENCES[40]), (SEQUENCES[70], SEQUENCES[0])], Table())
-    settings = PreferenceRecipe(method=method, smoothing=smoothing)
+    settings = PreferenceRecipe(method=method, smoothing=smoothing, beta=0.1)
     found, figures = mean_loss(preference_loss(settings), Table(), data)
     assert found == pytest.approx(FIRST[method], abs=1e-6)
     assert (figures["accuracy"], figures["margin"]) == (0.5, 0)
@@ -112,7 +112,7 @@ def test_published_values():
     """Known from torchtune's tests."""
     logps = mx.array([[-0.5, -0.1], [-10.0, -30.0], [-1.0, -21.0]])
     reference = mx.array([[-0.5, -0.1], [-10.1, -20.1], [-0.1, -20.1 + 20]])
-    found = pair_losses(PreferenceRecipe(), logps, reference, mx.ones((3, 2)))
+    found = pair_losses(PreferenceRecipe(beta=0.1), logps, reference, mx.ones((3, 2)))
     np.testing.assert_allclose(found, [0.6931, 0.3133, 0.1269], atol=1e-4)
 
 
@@ -124,7 +124,7 @@ def test_lengths_divide_where_a_method_says_so():
     assert one(method="ipo", beta=0.5) == pytest.approx((1 + 0.5 - 1) ** 2, abs=1e-5)
     assert one(beta=0.1, nll=0.5) == pytest.approx(one(beta=0.1) + 0.5 * 2, abs=1e-5)
     assert one(method="simpo", beta=2.0, margin=0.5) == pytest.approx(math.log1p(math.exp(0.5)), abs=1e-5)
-    assert one(method="orpo") == pytest.approx(2 + 0.1 * math.log(2), abs=1e-5)
+    assert one(method="orpo", beta=0.1) == pytest.approx(2 + 0.1 * math.log(2), abs=1e-5)
 
 
 # ---------------------------------------------------------------------- the reference
