@@ -1,4 +1,4 @@
-"""The reports that the README's tables come from: whole, from a committed state of the code, and of no one's machine."""
+"""The reports that the README's tables come from: whole, of a committed state of the code, and of nobody's folders."""
 
 import json
 import re

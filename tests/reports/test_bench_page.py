@@ -146,12 +146,12 @@ def strong(page: Page) -> list[str]:
 def test_two_of_the_same_machine() -> None:
     page = compared([training()], [training(scale=2)])
     assert strong(page) == ["**Steps**"]
-    assert tables(page)[1][:2] == [
-        ["model", "program", "speed, tokens/s: linux", "mac", "times", "beside it: linux", "mac", "times",
-         "peak, MB: linux", "mac", "times"],
-        ["small", "tinytale", "1,050", "2,100", "2.000 x", "1.000 x", "1.000 x", "1.000 x", "304.0", "304.0",
-         "1.000 x"],
-    ]  # fmt: skip
+    assert tables(page)[1][:4] == [
+        ["model", "program", "figure", "linux", "mac", "times"],
+        ["small", "tinytale", "speed, tokens/s", "1,050", "2,100", "2.000 x"],
+        ["", "", "beside it", "1.000 x", "1.000 x", "1.000 x"],
+        ["", "", "peak, MB", "304.0", "304.0", "1.000 x"],
+    ]
 
 
 @pytest.mark.parametrize("change", [{"device": "Apple M4"}, {"memory_bytes": 17179869184}, {"backend": "cpu"}])
@@ -173,7 +173,8 @@ def test_what_only_one_has() -> None:
     assert "Only mac has: What does each switch save?" in text
     both = training()
     both.tables[0].rows.pop()
-    assert len(tables(compared([training()], [both]))[1]) == 5
+    columns = len(both.tables[0].columns)
+    assert len(tables(compared([training()], [both]))[1]) == 1 + columns * len(both.tables[0].rows)
 
 
 def test_nothing_to_compare() -> None:

@@ -238,20 +238,21 @@ def _compared(one: Json, other: Json, names: tuple[str, str]) -> Iterator[Block]
             continue
         rows = {tuple(row["key"]): row for row in tables[table["title"]]["rows"]}
         both = [(row, rows[key]) for row in table["rows"] if (key := tuple(row["key"])) in rows]
-        head = list(table["keys"])
-        for column in table["columns"]:
-            label = with_unit(column["name"], column["unit"])
-            head += [f"{label}: {names[0]}", names[1], "times"]
+        lines = [line for pair in both for line in _compared_lines(*pair, table["columns"])]
         yield Text(f"**{table['title']}**")
-        yield Table(head, [_compared_row(*pair, table["columns"]) for pair in both], left=len(table["keys"]))
+        yield Table([*table["keys"], "figure", *names, "times"], lines, left=len(table["keys"]) + 1)
 
 
-def _compared_row(one: Json, other: Json, columns: Sequence[Json]) -> list[str]:
-    cells = [str(part) for part in one["key"]]
+def _compared_lines(one: Json, other: Json, columns: Sequence[Json]) -> Iterator[list[str]]:
+    """A line for each figure: two machines' beside each other for all of a row would be too wide for any screen."""
+    key = [str(part) for part in one["key"]]
     for column in columns:
         name, unit = column["name"], column["unit"]
         before, after = _middle(one, column), _middle(other, column)
-        for row, value in ((one, before), (other, after)):
-            cells.append(_cell(row["cells"].get(name) if value is None else value, unit))
-        cells.append(number(after / before, "x") if before and after is not None else NONE)
-    return cells
+        cells = [
+            _cell(row["cells"].get(name) if value is None else value, unit)
+            for row, value in ((one, before), (other, after))
+        ]
+        times = number(after / before, "x") if before and after is not None else NONE
+        yield [*key, with_unit(name, unit), *cells, times]
+        key = [""] * len(key)
