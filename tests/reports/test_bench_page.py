@@ -147,10 +147,10 @@ def test_two_of_the_same_machine() -> None:
     page = compared([training()], [training(scale=2)])
     assert strong(page) == ["**Steps**"]
     assert tables(page)[1][:4] == [
-        ["model", "program", "figure", "linux", "mac", "times"],
-        ["small", "tinytale", "speed, tokens/s", "1,050", "2,100", "2.000 x"],
-        ["", "", "beside it", "1.000 x", "1.000 x", "1.000 x"],
-        ["", "", "peak, MB", "304.0", "304.0", "1.000 x"],
+        ["model / program", "figure", "linux", "mac", "times"],
+        ["small / tinytale", "speed, tokens/s", "1,050", "2,100", "2.000 x"],
+        ["", "beside it", "1.000 x", "1.000 x", "1.000 x"],
+        ["", "peak, MB", "304.0", "304.0", "1.000 x"],
     ]
 
 

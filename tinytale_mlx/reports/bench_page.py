@@ -240,12 +240,12 @@ def _compared(one: Json, other: Json, names: tuple[str, str]) -> Iterator[Block]
         both = [(row, rows[key]) for row in table["rows"] if (key := tuple(row["key"])) in rows]
         lines = [line for pair in both for line in _compared_lines(*pair, table["columns"])]
         yield Text(f"**{table['title']}**")
-        yield Table([*table["keys"], "figure", *names, "times"], lines, left=len(table["keys"]) + 1)
+        yield Table([" / ".join(table["keys"]), "figure", *names, "times"], lines, left=2)
 
 
 def _compared_lines(one: Json, other: Json, columns: Sequence[Json]) -> Iterator[list[str]]:
     """A line for each figure: two machines' beside each other for all of a row would be too wide for any screen."""
-    key = [str(part) for part in one["key"]]
+    key = _key(one)
     for column in columns:
         name, unit = column["name"], column["unit"]
         before, after = _middle(one, column), _middle(other, column)
@@ -254,5 +254,5 @@ def _compared_lines(one: Json, other: Json, columns: Sequence[Json]) -> Iterator
             for row, value in ((one, before), (other, after))
         ]
         times = number(after / before, "x") if before and after is not None else NONE
-        yield [*key, with_unit(name, unit), *cells, times]
-        key = [""] * len(key)
+        yield [key, with_unit(name, unit), *cells, times]
+        key = ""
