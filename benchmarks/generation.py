@@ -185,7 +185,7 @@ def measure(given: argparse.Namespace, report: Report) -> None:
     table = report.table("Writing", ["model", "bits", "program"], FIGURES)
     better = [Column(column.name, "x", "higher") for column in FIGURES]
     ratios = report.table("How many times better tinytale is than mlx-lm", ["model", "bits"], better)
-    parts = report.table("CPU seconds of a step", ["model", "bits", "rows"], PARTS)
+    parts = report.table("CPU time of a step", ["model", "bits", "rows"], PARTS)
     for name in given.model:
         for bits in given.bits:
             rows = {program: table.row(name, bits, program) for program in ("tinytale", "mlx-lm")}
